@@ -1,0 +1,52 @@
+"""The only place that imports a backend: what `keras.ops` lacks, once for each.
+
+Every module here has exactly these functions, checked by one conformance test that
+runs on the active backend (`tests/test_backend.py`). States and primals are any
+structure of tensors that `keras.tree` understands.
+
+`vjp(f, *primals) -> outputs, pullback`
+    `pullback(cotangents)` gives a tuple of gradients, one per primal, with zeros for a
+    primal that `outputs` do not depend on. Call it once.
+`custom_vjp(forward, backward, *primals) -> outputs`
+    `forward(*primals) -> outputs, residuals` runs now and is not recorded;
+    `backward(residuals, cotangents) -> gradients`, one per primal, runs when somebody
+    differentiates. Only what is passed as a primal gets a gradient.
+`while_loop(cond, body, state) -> state`
+    `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
+    a time (TensorFlow's default of ten at once multiplies the memory).
+`fori_loop(count, body, state) -> state`
+    `state = body(i, state)` for i = 0 ... count-1. With an int `count` it can be
+    differentiated on every backend; a tensor may be given where nobody does.
+`buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
+`read(buffer, i) -> value`, `stack(buffer) -> tensor`
+    `size` slots for tensors shaped as `like`, as a loop's state. A slot is written at
+    most once; slots never written stack as zeros.
+"""
+
+import importlib
+
+import keras
+
+_NAMES = ("tensorflow", "jax", "torch")
+
+
+def _load(name: str):
+    if name not in _NAMES:
+        raise ValueError(
+            "keras_nanode needs a Keras backend that can differentiate, one of "
+            f"{_NAMES}. Set the environment variable KERAS_BACKEND to one of these "
+            f"before importing keras. Received: backend={name!r}"
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+_module = _load(keras.backend.backend())
+
+vjp = _module.vjp
+custom_vjp = _module.custom_vjp
+while_loop = _module.while_loop
+fori_loop = _module.fori_loop
+buffer = _module.buffer
+write = _module.write
+read = _module.read
+stack = _module.stack

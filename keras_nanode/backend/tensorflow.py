@@ -1,0 +1,79 @@
+"""The seam on TensorFlow: eager, `tf.function`, XLA and SavedModel."""
+
+import tensorflow as tf
+from keras import tree
+
+
+def vjp(f, *primals):
+    with tf.GradientTape() as tape:
+        tape.watch(tree.flatten(primals))
+        outputs = f(*primals)
+
+    def pullback(cotangents):
+        gradients = tape.gradient(
+            tree.flatten(outputs),
+            tree.flatten(primals),
+            output_gradients=tree.flatten(cotangents),
+            unconnected_gradients="zero",
+        )
+        # A gather's gradient comes as IndexedSlices.
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        return tree.pack_sequence_as(primals, gradients)
+
+    return outputs, pullback
+
+
+def custom_vjp(forward, backward, *primals):
+    structure = None
+
+    @tf.custom_gradient
+    def run(*flat_primals):
+        nonlocal structure
+        outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
+        structure = tree.map_structure(lambda _: 0, outputs)
+
+        def gradient(*flat_cotangents):
+            cotangents = tree.pack_sequence_as(outputs, flat_cotangents)
+            return tree.flatten(backward(residuals, cotangents))
+
+        return tree.flatten(outputs), gradient
+
+    flat_outputs = run(*tree.flatten(primals))
+    return tree.pack_sequence_as(structure, flat_outputs)
+
+
+def while_loop(cond, body, state):
+    return tf.while_loop(cond, body, tuple(state), parallel_iterations=1)
+
+
+def fori_loop(count, body, state):
+    if isinstance(count, int) and count == 1:
+        return body(0, state)
+    # XLA differentiates only loops whose length it knows.
+    known = count if isinstance(count, int) else None
+    return tf.while_loop(
+        lambda i, _: i < count,
+        lambda i, state: (i + 1, body(i, state)),
+        (0, state),
+        parallel_iterations=1,
+        maximum_iterations=known,
+    )[1]
+
+
+def buffer(size, like):
+    # Anything but a TensorArray is copied whole at each write in a loop.
+    return tf.TensorArray(
+        like.dtype, size, element_shape=like.shape, clear_after_read=False
+    )
+
+
+def write(buffer, i, value):
+    return buffer.write(i, value)
+
+
+def read(buffer, i):
+    return buffer.read(i)
+
+
+def stack(buffer):
+    return buffer.stack()

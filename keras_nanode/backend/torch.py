@@ -1,0 +1,95 @@
+"""The seam on PyTorch, which runs every loop in Python."""
+
+import torch
+from keras import tree
+
+
+def vjp(f, *primals):
+    with torch.enable_grad():
+        primals = tree.map_structure(lambda x: x.detach().requires_grad_(), primals)
+        outputs = f(*primals)
+
+    def pullback(cotangents):
+        gradients = torch.autograd.grad(
+            tree.flatten(outputs),
+            tree.flatten(primals),
+            tree.flatten(cotangents),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return tree.pack_sequence_as(primals, gradients)
+
+    return tree.map_structure(torch.Tensor.detach, outputs), pullback
+
+
+class _CustomVJP(torch.autograd.Function):
+    """`structure` holds what `apply` cannot carry; its tensors are flat inputs."""
+
+    @staticmethod
+    def forward(ctx, forward, backward, primals, structure, *flat_primals):
+        outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
+        # Detached, since an output that holds itself through `ctx` is never freed.
+        ctx.residuals = tree.map_structure(_detached, residuals)
+        ctx.backward_fn, ctx.outputs = (
+            backward,
+            tree.map_structure(lambda _: 0, outputs),
+        )
+        structure.append(ctx.outputs)
+        return tuple(tree.flatten(outputs))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *flat_cotangents):
+        cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
+        gradients = ctx.backward_fn(ctx.residuals, cotangents)
+        return (None, None, None, None, *tree.flatten(gradients))
+
+
+def _detached(x):
+    return x.detach() if isinstance(x, torch.Tensor) else x
+
+
+def custom_vjp(forward, backward, *primals):
+    structure: list = []
+    # Only the shape of the structure is needed beside the flat tensors.
+    skeleton = tree.map_structure(lambda _: 0, primals)
+    outputs = _CustomVJP.apply(
+        forward, backward, skeleton, structure, *tree.flatten(primals)
+    )
+    return tree.pack_sequence_as(structure[0], outputs)
+
+
+def while_loop(cond, body, state):
+    while cond(*state):
+        state = tuple(body(*state))
+    return state
+
+
+def fori_loop(count, body, state):
+    for i in range(int(count)):
+        state = body(i, state)
+    return state
+
+
+def buffer(size, like):
+    return _Buffer([torch.zeros_like(like)] * size)
+
+
+class _Buffer:
+    """A list that `keras.tree` takes for a leaf."""
+
+    def __init__(self, slots):
+        self.slots = slots
+
+
+def write(buffer, i, value):
+    buffer.slots[int(i)] = value
+    return buffer
+
+
+def read(buffer, i):
+    return buffer.slots[int(i)]
+
+
+def stack(buffer):
+    return torch.stack(buffer.slots)

@@ -1,0 +1,47 @@
+"""Checks of arguments that more than one part of the library takes."""
+
+import keras
+import numpy as np
+
+
+def count(name: str, value, least: int = 1) -> int:
+    """`value` as an int, if it is an integer of at least `least`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def layer(name: str, value) -> keras.Layer:
+    if not isinstance(value, keras.Layer):
+        raise ValueError(
+            f"`{name}` must be a Keras layer or model. Received: {name}={value!r} of "
+            f"type {type(value).__name__}"
+        )
+    return value
+
+
+def times(name: str, value) -> np.ndarray:
+    """`value` as an array of times, if they are two at least and in one direction."""
+    array = np.asarray(value, "float64")
+    steps = np.diff(array) if array.ndim == 1 else np.zeros(0)
+    monotonic = len(steps) > 0 and (np.all(steps > 0) or np.all(steps < 0))
+    if not monotonic or not np.isfinite(array).all():
+        raise ValueError(
+            f"`{name}` must be at least two finite times, all increasing or all "
+            f"decreasing. Received: {name}={value!r}"
+        )
+    return array
+
+
+def floating(y) -> None:
+    dtype = keras.backend.standardize_dtype(y.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            "The state of an ODE must be floating, since it changes continuously. Cast "
+            "the input, for example with `keras.ops.cast(x, 'float32')`. "
+            f"Received: dtype={dtype}, shape={tuple(y.shape)}"
+        )

@@ -1,0 +1,194 @@
+"""The layer that integrates dx/dt = f(x, theta(t))."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_nanode import adjoints, checks, tableaus
+from keras_nanode.integrate import (
+    as_state,
+    check_steps,
+    integrate,
+)
+from keras_nanode.layers.nested import Nesting, same_shape
+from keras_nanode.layers.time_varying import TimeVarying
+from keras_nanode.vector_field import (
+    BasisWeights,
+    FixedWeights,
+    LayerFunction,
+    VectorField,
+    value_of,
+)
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class ODE(Nesting, keras.Layer):
+    """Integrates dx/dt = dynamics(x, t) from x(t0) = inputs and returns x(t1).
+
+    Args:
+        dynamics: A Keras layer that keeps the shape of its input: `TimeVarying`, whose
+            weights depend on time; `TimeAppended`; any layer with `call(x, t)`; or any
+            other layer, which makes the ODE autonomous. It must be pure: no
+            BatchNormalization in training, no Dropout.
+        solver: A name in `keras_nanode.tableaus.ALL`, or a `Tableau`.
+        steps: Positive integer, the number of equal steps.
+        t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
+        adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
+            `Checkpoint(num)`, `"backsolve"` (the paper's, memory O(1), off by the
+            solver's error) or `"direct"` (exact, memory O(steps), can be
+            differentiated again).
+
+    Call arguments:
+        inputs: A floating tensor. The state is float32 at least; under mixed precision
+            only the dynamics compute in the lower precision.
+
+    Input shape:
+        That of `dynamics`.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: if an argument is not as described, if `t_span` leaves the domain of
+            a basis that is not defined outside of it, or (when built) if `dynamics`
+            changes the shape of its input or is not pure.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import bases, layers
+    >>> dynamics = layers.TimeVarying(
+    ...     keras.layers.Dense(3, activation="tanh"), bases.Trigonometric(2)
+    ... )
+    >>> layers.ODE(dynamics, solver="rk4", steps=5)(keras.ops.ones((2, 3))).shape[1]
+    3
+
+    References:
+        - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
+        - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906
+    """
+
+    nested = "dynamics"
+
+    def __init__(
+        self,
+        dynamics,
+        solver="euler",
+        steps=None,
+        t_span=(0.0, 1.0),
+        adjoint="checkpoint",
+        **kwargs,
+    ):
+        # The state keeps its precision; `dynamics` casts what it computes.
+        super().__init__(autocast=False, **kwargs)
+        self.dynamics = checks.layer("dynamics", dynamics)
+        self.solver = tableaus.get(solver)
+        self.steps = check_steps(self.solver, steps)
+        self.t_span = _check_span(t_span, dynamics)
+        self.adjoint = adjoints.get(adjoint)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
+        time = {"t": self.t_span[0]} if self._takes_time() else {}
+        output = self.dynamics(x, **time)
+        if not same_shape(output.shape, input_shape):
+            raise ValueError(
+                f"The dynamics {self.dynamics.name!r} of the ODE {self.name!r} must "
+                "give dx/dt in the shape of x. Give its last layer as many units or "
+                "filters as the input has channels, and 'same' padding without "
+                f"strides. Received: x with shape {tuple(input_shape)}, dx/dt with "
+                f"shape {tuple(output.shape)}"
+            )
+        # Finds out now, not in the midst of training, whether a call changes state.
+        _Traced(self._slope)(x, training=True)
+
+    def call(self, inputs):
+        field, params = self._field()
+        y = integrate(
+            field,
+            # A copy, since a mask sticks to the tensor and is no business of f.
+            as_state(ops.copy(inputs)),
+            params,
+            np.array(self.t_span),
+            solver=self.solver,
+            steps=self.steps,
+            adjoint=self.adjoint,
+        )
+        return ops.cast(y[0], self.compute_dtype)
+
+    def _field(self):
+        """The dynamics as a solver sees them, and their parameters."""
+        dynamics = self.dynamics
+        if isinstance(dynamics, TimeVarying):
+            layer = dynamics.function()
+            weights: BasisWeights | FixedWeights = BasisWeights(dynamics.basis)
+            params = [value_of(c) for c in dynamics.coefficients]
+        else:
+            layer, weights = LayerFunction(dynamics), FixedWeights()
+            params = [value_of(v) for v in dynamics.trainable_variables]
+        takes_time = self._takes_time() and not isinstance(dynamics, TimeVarying)
+
+        def func(t, y, theta):
+            x = ops.cast(y, dynamics.compute_dtype)
+            dx = layer(theta, x, t) if takes_time else layer(theta, x)
+            return ops.cast(dx, y.dtype)
+
+        return VectorField(func, weights), params
+
+    def _takes_time(self):
+        return "t" in inspect.signature(self.dynamics.call).parameters
+
+    def _slope(self, x):
+        if isinstance(self.dynamics, TimeVarying):
+            return self.dynamics(x, t=self.t_span[0])
+        field, params = self._field()
+        return field.func(ops.convert_to_tensor(self.t_span[0]), x, params)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs):
+        checks.floating(inputs)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "solver": tableaus.serialize(self.solver),
+            "steps": self.steps,
+            "t_span": self.t_span,
+            "adjoint": adjoints.serialize(self.adjoint),
+        }
+
+
+class _Traced(keras.Layer):
+    """Traces a function of one input symbolically, as Keras traces a layer's call."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs, training=None):
+        return self.function(inputs)
+
+
+def _check_span(t_span, dynamics) -> tuple[float, float]:
+    if len(np.shape(t_span)) != 1 or len(t_span) != 2:
+        raise ValueError(
+            "`t_span` must be two different, finite times (t0, t1). "
+            f"Received: t_span={t_span!r}"
+        )
+    checks.times("t_span", t_span)
+    t0, t1 = (float(t) for t in t_span)
+    if isinstance(dynamics, TimeVarying) and not dynamics.basis.unbounded:
+        first, last = dynamics.basis.domain
+        if min(t0, t1) < first or max(t0, t1) > last:
+            raise ValueError(
+                "The basis of the dynamics is not defined on all of `t_span`. Give it "
+                f"`domain={(min(t0, t1), max(t0, t1))}`. Received: t_span={(t0, t1)}, "
+                f"basis={dynamics.basis!r}"
+            )
+    return t0, t1

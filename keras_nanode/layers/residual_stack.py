@@ -1,0 +1,74 @@
+"""The residual networks that neural ODEs are compared with."""
+
+import keras
+
+from keras_nanode import checks
+from keras_nanode.layers.nested import Nesting, copy_layer, same_shape
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class ResidualStack(Nesting, keras.Layer):
+    """h <- h + block(h), `depth` times.
+
+    With `shared` weights this is the paper's Con-ResNet: Euler's method for an
+    autonomous ODE with steps of length 1. Without, its Uncon-ResNet: Euler's method for
+    an ODE with a bucket for each step.
+
+    Args:
+        block: A Keras layer that keeps the shape of its input. Unless shared, it is the
+            pattern for `depth` layers with weights of their own.
+        depth: Positive integer, the number of blocks.
+        shared: Boolean, whether all blocks are one.
+
+    Input shape:
+        That of `block`.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: if `block` is not a Keras layer, `depth` not a positive integer, or
+            (when built) `block` changes the shape of its input.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import layers
+    >>> stack = layers.ResidualStack(layers.ConvBlock(), depth=3, shared=False)
+    >>> stack(keras.ops.ones((2, 8, 8, 4))).shape[3]
+    4
+    """
+
+    nested = "block"
+
+    def __init__(self, block, depth, shared=False, **kwargs):
+        super().__init__(**kwargs)
+        self.block = checks.layer("block", block)
+        self.depth = checks.count("depth", depth)
+        self.shared = shared
+        copies = [copy_layer(block, seed_offset=i) for i in range(1, depth)]
+        self.blocks = [block] * depth if shared else [block, *copies]
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
+        for block in self.blocks:
+            output = block(x)
+        if not same_shape(output.shape, input_shape):
+            raise ValueError(
+                f"The block {self.block.name!r} of the residual stack {self.name!r} "
+                "must keep the shape of its input. Received: input with shape "
+                f"{tuple(input_shape)}, output with shape {tuple(output.shape)}"
+            )
+
+    def call(self, inputs):
+        x = inputs
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth, "shared": self.shared}

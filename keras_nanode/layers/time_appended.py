@@ -1,0 +1,66 @@
+"""Any layer that sees the time as one more channel."""
+
+import keras
+from keras import ops
+
+from keras_nanode import checks
+from keras_nanode.layers.nested import Nesting
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class TimeAppended(Nesting, keras.Layer):
+    """A layer applied to (x, t): the time joins the input as one more channel.
+
+    The dynamics of the paper's AppNODE: f depends on time, its weights do not.
+
+    Args:
+        layer: The Keras layer, called with one more channel than the input. Inside of
+            an `ODE` it has to give back as many channels as the input has.
+
+    Call arguments:
+        inputs: A floating tensor.
+        t: The time, a number or a scalar tensor.
+
+    Input shape:
+        `(batch, ..., channels)`.
+
+    Output shape:
+        `layer`'s for an input of shape `(batch, ..., channels + 1)`.
+
+    Raises:
+        ValueError: if `layer` is not a Keras layer.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import layers
+    >>> layer = layers.TimeAppended(keras.layers.Dense(4))
+    >>> layer(keras.ops.ones((2, 4)), t=0.5).shape[1]
+    4
+    >>> layer.count_params() == (4 + 1) * 4 + 4
+    True
+
+    References:
+        - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 4
+    """
+
+    nested = "layer"
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.layer = checks.layer("layer", layer)
+
+    def build(self, input_shape):
+        self.layer(self._appended(input_shape))
+
+    def call(self, inputs, t):
+        x = ops.cast(inputs, self.compute_dtype)
+        t = ops.cast(t, self.compute_dtype)
+        return self.layer(ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1))
+
+    def compute_output_shape(self, input_shape):
+        return self.layer(self._appended(input_shape)).shape
+
+    def _appended(self, shape):
+        shape = (*shape[:-1], shape[-1] + 1)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)

@@ -1,0 +1,5 @@
+"""Ready-made models."""
+
+from keras_nanode.models.classifier import BLOCKS, classifier
+
+__all__ = ["BLOCKS", "classifier"]

@@ -1,0 +1,136 @@
+"""The image classifier of the paper's section 3.1."""
+
+import keras
+
+from keras_nanode import adjoints, bases, checks
+from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
+from keras_nanode.tableaus import Tableau
+
+# The rows of the paper's Table 1.
+BLOCKS = ("auto", "app", "bucket", "poly", "trig", "con_resnet", "uncon_resnet")
+
+_BASES: dict[str, type[bases.Basis]] = {
+    "bucket": bases.Bucket,
+    "poly": bases.Polynomial,
+    "trig": bases.Trigonometric,
+}
+
+
+def classifier(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    block: str = "trig",
+    basis: bases.Basis | None = None,
+    steps: int = 10,
+    filters: int = 256,
+    hidden_filters: int = 64,
+    *,
+    stages: int = 1,
+    stem_strides: int = 1,
+    normalization: str | None = None,
+    use_bias: bool = False,
+    solver: str | Tableau = "euler",
+    adjoint: str | adjoints.Adjoint = "checkpoint",
+    start: str = "constant",
+) -> keras.Model:
+    """An image classifier: stem convolution, residual flow, pooling, logits.
+
+    The flow is dx/dt = f(x, theta(t)) over t from 0 to 1 with a bottleneck of three
+    pre-activated convolutions for f (1x1, 3x3, 1x1), or a residual network of the same
+    blocks. With the default widths, a set of weights theta has 69,632 numbers.
+
+    Args:
+        input_shape: `(height, width, channels)` of the images.
+        classes: Positive integer, the number of logits.
+        block: What the flow is. `"trig"`, `"bucket"` and `"poly"` have weights that
+            depend on time, `"app"` sees the time as a channel, `"auto"` does not depend
+            on it. `"con_resnet"` and `"uncon_resnet"` are residual networks of `steps`
+            blocks with shared and with separate weights.
+        basis: The basis of a flow whose weights depend on time; None for that of the
+            paper's Table 1: 10 buckets, degree 10, or order 10.
+        steps: Positive integer, the solver's steps, or the depth of a residual network.
+        filters: Positive integer, channels of the flow.
+        hidden_filters: Positive integer, width of the bottleneck.
+        stages: Positive integer, the number of flows; before each but the first a
+            convolution halves the resolution.
+        stem_strides: Positive integer, strides of the stem; 2 quarters the work.
+        normalization: None, `"group"` or `"layer"`: in the blocks (depending on time as
+            their other weights do) and before the pooling.
+        use_bias: Boolean, whether the convolutions of the blocks have biases.
+        solver, adjoint: As in `layers.ODE`.
+        start: As in `layers.TimeVarying`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, channels)` to
+        float32 logits `(batch, classes)`.
+
+    Raises:
+        ValueError: if `block` is unknown, `basis` is not one that it takes, or a number
+            is not positive.
+
+    Example:
+
+    >>> from keras_nanode import bases, models
+    >>> model = models.classifier(
+    ...     (8, 8, 1), 10, "trig", bases.Trigonometric(3), filters=16, hidden_filters=4
+    ... )
+    >>> model.output_shape
+    (None, 10)
+
+    References:
+        - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
+    """
+    basis = _check_basis(block, basis)
+
+    def flow(stage: int) -> keras.Layer:
+        pattern = ConvBlock(
+            filters,
+            hidden_filters=hidden_filters,
+            normalization=normalization,
+            use_bias=use_bias,
+        )
+        name = f"flow_{stage}"
+        if block.endswith("resnet"):
+            return ResidualStack(pattern, steps, block == "con_resnet", name=name)
+        if block == "app":
+            dynamics: keras.Layer = TimeAppended(pattern)
+        elif basis is not None:
+            dynamics = TimeVarying(pattern, basis, start)
+        else:
+            dynamics = pattern
+        return ODE(dynamics, solver, steps, adjoint=adjoint, name=name)
+
+    images = keras.Input(input_shape)
+    x = images
+    for stage in range(checks.count("stages", stages)):
+        strides = 2 if stage else checks.count("stem_strides", stem_strides)
+        x = keras.layers.Conv2D(filters, 3, strides, padding="same")(x)
+        x = flow(stage)(x)
+    if normalization:
+        x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Activation("relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(classes, dtype="float32")(x)
+    return keras.Model(images, logits, name=f"{block}_classifier")
+
+
+def _check_basis(block: str, basis: bases.Basis | None) -> bases.Basis | None:
+    if block not in BLOCKS:
+        raise ValueError(
+            f"Unknown `block`. Use one of {BLOCKS}. Received: block={block!r}"
+        )
+    kind = _BASES.get(block)
+    if basis is None:
+        return bases.get(block) if kind else None
+    if kind is None:
+        raise ValueError(
+            f"The weights of block={block!r} do not depend on time, so that it takes "
+            f"no `basis`. Leave it out, or use a block of {tuple(_BASES)}. "
+            f"Received: basis={basis!r}"
+        )
+    if not isinstance(basis, kind):
+        raise ValueError(
+            f"block={block!r} takes a `keras_nanode.bases.{kind.__name__}`. "
+            f"Received: basis={basis!r}"
+        )
+    return basis
