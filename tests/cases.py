@@ -1,0 +1,97 @@
+"""The lists that the tests iterate over, and gradients on any backend.
+
+A solver, basis or adjoint of the library is in its `ALL` and so is tested with no
+further word. A public layer needs a line in `LAYERS`, which a test enforces.
+"""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode import adjoints, backend, bases, layers, tableaus
+
+SOLVERS = sorted(tableaus.ALL)
+ADJOINTS = sorted(adjoints.ALL)
+# The named sizes are larger than a test needs.
+BASES = {
+    "constant": bases.Constant(),
+    "bucket": bases.Bucket(3),
+    "poly": bases.Polynomial(2),
+    "trig": bases.Trigonometric(2),
+}
+
+STEPS = {"steps": 3}
+VECTOR, IMAGE = (4, 3), (2, 6, 6, 4)
+
+# Each public layer: its arguments and the shape of an input.
+LAYERS = {
+    "ODE": (lambda: {"dynamics": keras.layers.Dense(3, "tanh"), **STEPS}, VECTOR),
+    "DenseODE": (lambda: {"basis": "trig", **STEPS}, VECTOR),
+    "ConvODE": (
+        lambda: {"basis": bases.Bucket(2), "normalization": "group", **STEPS},
+        IMAGE,
+    ),
+    "TrigDenseODE": (lambda: {"order": 2, "hidden_units": 2, **STEPS}, VECTOR),
+    "TrigConvODE": (lambda: {"order": 1, "hidden_filters": 2, **STEPS}, IMAGE),
+    "BucketDenseODE": (lambda: {"num_buckets": 3, **STEPS}, VECTOR),
+    "BucketConvODE": (lambda: {"num_buckets": 3, **STEPS}, IMAGE),
+    "PolyDenseODE": (lambda: {"degree": 2, "solver": "rk4", **STEPS}, VECTOR),
+    "PolyConvODE": (lambda: {"degree": 1, "adjoint": "backsolve", **STEPS}, IMAGE),
+    "TimeVarying": (
+        lambda: {"layer": keras.layers.Dense(5), "basis": bases.Bucket(2)},
+        VECTOR,
+    ),
+    "TimeAppended": (lambda: {"layer": keras.layers.Dense(5)}, VECTOR),
+    "ResidualStack": (lambda: {"block": layers.DenseBlock(), "depth": 2}, VECTOR),
+    "DenseBlock": (lambda: {"hidden_units": 2, "normalization": "layer"}, VECTOR),
+    "ConvBlock": (lambda: {"filters": 5, "activation": "tanh"}, IMAGE),
+    "Augment": (lambda: {"channels": 2}, VECTOR),
+}
+
+
+def numbers(structure):
+    return tree.map_structure(ops.convert_to_numpy, structure)
+
+
+def random(shape, dtype="float32", seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def compiled(f):
+    """`f` as a graph, where the backend has graphs: much faster than eager loops."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return tensorflow.function(f)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(f)
+    return f
+
+
+def gradients(f, *primals):
+    """Of sum(f(*primals) ** 2), as NumPy arrays in the structure of the primals."""
+
+    def run(*primals):
+        outputs, pullback = backend.vjp(f, *primals)
+        return pullback(tree.map_structure(lambda y: 2 * y, outputs))
+
+    return numbers(compiled(run)(*tree.map_structure(ops.convert_to_tensor, primals)))
+
+
+def layer_gradients(layer, x):
+    """Of sum(layer(x) ** 2) in the layer's trainable weights and in x."""
+
+    def f(weights, x):
+        state = [v.value for v in layer.non_trainable_variables]
+        return layer.stateless_call(weights, state, x)[0]
+
+    return gradients(f, [ops.copy(v.value) for v in layer.trainable_variables], x)
+
+
+def assert_close(actual, desired, tolerance):
+    """Every array differs by at most `tolerance` of the desired one's largest entry."""
+    tree.assert_same_structure(actual, desired)
+    for a, d in zip(tree.flatten(actual), tree.flatten(desired), strict=True):
+        np.testing.assert_allclose(a, d, rtol=0, atol=tolerance * np.abs(d).max())

@@ -1,0 +1,21 @@
+"""Settings for the whole suite, made before a backend is imported."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Gradients are compared in float64, which JAX has only on request.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+
+import keras
+import pytest
+
+pytest.register_assert_rewrite("check_layer")
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """Every test starts from one seed and leaves Keras as it found it."""
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)

@@ -1,0 +1,153 @@
+"""One conformance test of the seam, run on whichever backend is active."""
+
+import ast
+import inspect
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from cases import numbers
+from keras import ops
+
+from keras_nanode import backend
+
+FOLDER = pathlib.Path(backend.__file__).parent
+NAMES = {
+    "vjp",
+    "custom_vjp",
+    "while_loop",
+    "fori_loop",
+    "buffer",
+    "write",
+    "read",
+    "stack",
+}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_every_backend_has_the_same_functions(path):
+    tree = ast.parse(path.read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert {f.name for f in functions if not f.name.startswith("_")} == NAMES
+    assert len(path.read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_arguments_are_those_of_the_contract(name):
+    contract = {
+        "vjp": ["f", "primals"],
+        "custom_vjp": ["forward", "backward", "primals"],
+        "while_loop": ["cond", "body", "state"],
+        "fori_loop": ["count", "body", "state"],
+        "buffer": ["size", "like"],
+        "write": ["buffer", "i", "value"],
+        "read": ["buffer", "i"],
+        "stack": ["buffer"],
+    }
+    assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ValueError, match="KERAS_BACKEND.*Received: backend='numpy'"):
+        backend._load("numpy")
+
+
+def test_vjp_of_structures_with_zeros_for_what_is_not_used():
+    x = {"a": ops.convert_to_tensor([2.0, 3.0]), "b": ops.convert_to_tensor([5.0])}
+    outputs, pullback = backend.vjp(
+        lambda x, unused: [x["a"] ** 2 * x["b"]], x, ops.ones((3,))
+    )
+    assert numbers(outputs)[0].tolist() == [20.0, 45.0]
+    in_x, in_unused = numbers(pullback([ops.convert_to_tensor([1.0, 1.0])]))
+    assert in_x["a"].tolist() == [20.0, 30.0]
+    assert in_x["b"].tolist() == [13.0]
+    assert in_unused.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_vjp_of_a_gather_is_dense():
+    x = ops.convert_to_tensor([[1.0], [2.0], [3.0]])
+    y, pullback = backend.vjp(lambda x: ops.take(x, 1, axis=0), x)
+    (gradient,) = pullback(ops.ones_like(y))
+    assert numbers(gradient).tolist() == [[0.0], [1.0], [0.0]]
+
+
+def _tripled(x, y):
+    """x * y with a gradient that is three times the true one."""
+
+    def forward(x, y):
+        return {"product": x * y}, (x, y)
+
+    def backward(residuals, cotangents):
+        x, y = residuals
+        return 3 * cotangents["product"] * y, 3 * cotangents["product"] * x
+
+    return backend.custom_vjp(forward, backward, x, y)["product"]
+
+
+def test_custom_vjp_replaces_the_gradient():
+    x, y = 2 * ops.ones(()), 5 * ops.ones(())
+    product, pullback = backend.vjp(_tripled, x, y)
+    assert float(numbers(product)) == 10.0
+    assert [float(g) for g in numbers(pullback(ops.ones(())))] == [15.0, 6.0]
+
+
+def test_custom_vjp_inside_a_differentiated_function():
+    x = 2 * ops.ones(())
+    _, pullback = backend.vjp(lambda x: ops.sin(_tripled(x, x + 1)), x)
+    (gradient,) = numbers(pullback(ops.ones(())))
+    np.testing.assert_allclose(gradient, np.cos(6.0) * 3 * (3 + 2), rtol=1e-5)
+
+
+def test_errors_in_a_custom_vjp_come_through():
+    def forward(x):
+        raise RuntimeError("the forward pass failed")
+
+    with pytest.raises(RuntimeError, match="the forward pass failed"):
+        backend.custom_vjp(forward, lambda *_: None, ops.ones(()))
+
+
+def test_while_loop():
+    i, (x, y) = backend.while_loop(
+        lambda i, _: i < 4,
+        lambda i, xy: (i + 1, (xy[1], xy[0] + xy[1])),
+        (
+            ops.convert_to_tensor(0),
+            (ops.convert_to_tensor(0), ops.convert_to_tensor(1)),
+        ),
+    )
+    assert [int(numbers(v)) for v in (i, x, y)] == [4, 3, 5]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, "tensor"])
+def test_fori_loop_counts(count):
+    times = 5 if count == "tensor" else count
+    count = ops.convert_to_tensor(5, "int32") if count == "tensor" else count
+    x = backend.fori_loop(count, lambda i, x: x + ops.cast(i, "float32"), ops.zeros(()))
+    assert float(numbers(x)) == sum(range(times))
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_fori_loop_of_known_length_can_be_differentiated(count):
+    x = ops.convert_to_tensor(1.1)
+    y, pullback = backend.vjp(
+        lambda x: backend.fori_loop(count, lambda i, y: y * x, ops.ones_like(x)), x
+    )
+    (gradient,) = numbers(pullback(ops.ones_like(y)))
+    np.testing.assert_allclose(gradient, count * 1.1 ** (count - 1), rtol=1e-5)
+
+
+def test_buffers_are_loop_state_and_start_as_zeros():
+    like = ops.ones((2,))
+
+    def body(i, carry):
+        y, saved = carry
+        return y * 2, backend.write(saved, i, y)
+
+    _, saved = backend.fori_loop(3, body, (like, backend.buffer(4, like)))
+    assert numbers(backend.read(saved, 2)).tolist() == [4.0, 4.0]
+    assert numbers(backend.stack(saved))[:, 0].tolist() == [1.0, 2.0, 4.0, 0.0]
+
+
+def test_the_active_backend_is_the_one_of_keras():
+    assert backend._module.__name__.endswith(keras.backend.backend())

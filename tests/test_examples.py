@@ -1,0 +1,123 @@
+"""The examples, run as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "train_classifier.py"
+EPOCHS = 5
+TINY = {"--block": "trig", "--filters": 4, "--steps": 2, "--order": 1}
+FILES = (
+    "options.json",
+    "training.png",
+    "weights.png",
+    "trig/model.keras",
+    "trig/saved_model/saved_model.pb",
+    "trig/history.csv",
+    "trig/results.json",
+    "trig/weights.csv",
+)
+
+pytestmark = pytest.mark.slow
+
+
+def command(output: Path, script: Path = SCRIPT, **changes) -> list[str]:
+    options = {**TINY, "--epochs": EPOCHS, "--batch-size": 256, "--output": output}
+    options |= {f"--{name}": value for name, value in changes.items()}
+    flat = [str(x) for option in options.items() for x in option]
+    return [sys.executable, str(script), *flat]
+
+
+def run(*args, **changes) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args, **changes), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def interrupted(folder: Path) -> Path:
+    """The folder of a run that was killed in its third epoch."""
+    with subprocess.Popen(
+        command(folder), stdout=subprocess.PIPE, text=True
+    ) as process:
+        lines: Iterator[str] = iter(process.stdout or ())
+        assert any(line == f"Epoch 3/{EPOCHS}\n" for line in lines)
+        process.kill()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resumed(interrupted: Path) -> subprocess.CompletedProcess[str]:
+    """The same command again, and its output."""
+    return run(interrupted)
+
+
+def test_a_killed_run_resumes_after_its_last_full_epoch(resumed, folder):
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"Epoch 1/{EPOCHS}" not in resumed.stdout
+    assert f"Epoch {EPOCHS}/{EPOCHS}" in resumed.stdout
+    with (folder / "trig" / "history.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
+    assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+
+
+def test_a_finished_run_writes_all_files_and_prints_the_table(resumed, folder):
+    assert [name for name in FILES if not (folder / name).exists()] == []
+    assert not (folder / "trig" / "backup").exists()
+    assert "SavedModel: the logits of the test set differ by" in resumed.stdout
+    header, row = (
+        next(line for line in resumed.stdout.splitlines() if line.startswith(name))
+        for name in ("block ", "trig ")
+    )
+    assert header.split() == (
+        "block test accuracy test loss parameters s/epoch peak MB".split()
+    )
+    accuracy = json.loads((folder / "trig" / "results.json").read_text())[
+        "test accuracy"
+    ]
+    assert row.split()[1] == f"{accuracy:.1%}"
+    assert resumed.stderr == ""
+
+
+def test_a_finished_model_is_not_trained_again(resumed, folder):
+    again = run(folder)
+    assert again.returncode == 0, again.stderr
+    assert "Epoch" not in again.stdout
+    assert again.stdout.split("digits:")[1] == resumed.stdout.split("digits:")[1]
+
+
+def test_a_folder_with_a_run_of_other_options_is_refused(resumed, folder):
+    other = run(folder, epochs=EPOCHS + 1)
+    assert other.returncode == 2
+    assert f"holds a run with other options (epochs={EPOCHS})" in other.stderr
+    assert "Received: epochs=6" in other.stderr
+
+
+def test_an_error_of_the_library_is_told_without_a_trace(tmp_path):
+    refused = run(tmp_path, block="bucket", order=0)
+    assert refused.returncode == 2
+    assert "Received: num_buckets=0" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
+    text = SCRIPT.read_text()
+    rate = "32, 2e-3)"
+    assert rate in text
+    diverging = tmp_path / "diverging.py"
+    diverging.write_text(text.replace(rate, "32, 1e30)"))
+    failed = run(tmp_path / "run", diverging)
+    assert failed.returncode == 1
+    assert "The training of trig ended in NaN in epoch 1." in failed.stderr
+    written = [file.name for file in (tmp_path / "run" / "trig").iterdir()]
+    assert written == ["history.csv"]

@@ -1,0 +1,480 @@
+"""What the layers mean: against residual networks, NumPy and each other."""
+
+import keras
+import numpy as np
+import pytest
+from cases import (
+    BASES,
+    assert_close,
+    compiled,
+    layer_gradients,
+    numbers,
+    random,
+)
+from keras import ops
+
+from keras_nanode import Checkpoint, bases, layers
+from keras_nanode.tableaus import Tableau
+
+IMAGE = (2, 6, 6, 4)
+
+
+# Residual networks are Euler's method.
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 10])
+@pytest.mark.parametrize("shared", [True, False])
+def test_euler_over_0_to_n_is_a_residual_network(shared, n):
+    block = layers.ConvBlock(hidden_filters=2, activation="tanh")
+    stack = layers.ResidualStack(block, depth=n, shared=shared)
+    stack.build(IMAGE)
+    span = (0.0, float(n))
+    if shared:
+        basis = bases.Constant()
+        stacked = [numbers(w)[None] for w in stack.weights]
+    else:
+        basis = bases.Bucket(n, domain=span)
+        each = zip(*(b.weights for b in stack.blocks), strict=True)
+        stacked = [np.stack([numbers(w) for w in slices]) for slices in each]
+    pattern = layers.ConvBlock(hidden_filters=2, activation="tanh")
+    ode = layers.ODE(layers.TimeVarying(pattern, basis), steps=n, t_span=span)
+    ode.build(IMAGE)
+    ode.set_weights(stacked)
+    x = random(IMAGE)
+    assert_close(numbers(ode(x)), numbers(stack(x)), 1e-5)
+
+    in_ode, in_x = layer_gradients(ode, x)
+    in_stack, in_x_of_stack = layer_gradients(stack, x)
+    assert_close(in_x, in_x_of_stack, 1e-5)
+    per_block = len(in_ode)
+    for i, alpha in enumerate(in_ode):
+        slices = [in_stack[i]] if shared else in_stack[i::per_block]
+        assert_close(alpha, np.stack(slices), 1e-5)
+
+
+# An independent oracle.
+
+
+def rk4(f, y, t0, t1, n):
+    h = (t1 - t0) / n
+    for i in range(n):
+        t = t0 + i * h
+        k1 = f(t, y)
+        k2 = f(t + h / 2, y + h / 2 * k1)
+        k3 = f(t + h / 2, y + h / 2 * k2)
+        k4 = f(t + h, y + h * k3)
+        y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return y
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 2.0), (1.5, -0.5)])
+def test_a_trigonometric_dense_ode_is_what_numpy_says(t_span):
+    ode = layers.TrigDenseODE(
+        2, start="independent", solver="rk4", steps=6, t_span=t_span
+    )
+    x = random((4, 3))
+    y = numbers(ode(x))
+    kernel, bias = (numbers(w).astype("float64") for w in ode.weights)
+
+    def f(t, y):
+        z = np.array([1, np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)])
+        return np.tanh(y @ np.tensordot(z, kernel, 1) + z @ bias)
+
+    np.testing.assert_allclose(y, rk4(f, x, *t_span, 6), atol=1e-5)
+
+
+def test_time_appended_is_a_channel_of_time():
+    layer = layers.TimeAppended(keras.layers.Dense(3))
+    x = random((4, 3))
+    y = numbers(layer(x, t=0.7))
+    kernel, bias = map(numbers, layer.weights)
+    expected = np.concatenate([x, np.full((4, 1), 0.7)], axis=1) @ kernel + bias
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class TimeDecay(keras.layers.Layer):
+    """dx/dt = -2 t x: any layer with `call(x, t)` is a vector field."""
+
+    def call(self, x, t):
+        return -2.0 * t * x
+
+    def compute_output_shape(self, input_shape, **_):
+        return input_shape
+
+
+def test_any_layer_with_a_time_argument():
+    x = random((4, 3))
+    y = numbers(layers.ODE(TimeDecay(), "rk4", 20, t_span=(0.0, 1.5))(x))
+    np.testing.assert_allclose(y, x * np.exp(-(1.5**2)), rtol=1e-4)
+
+
+def test_augment_appends_zeros():
+    x = random((2, 5, 3))
+    y = numbers(layers.Augment(2)(x))
+    np.testing.assert_array_equal(y, np.concatenate([x, np.zeros((2, 5, 2))], -1))
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((2, 9, 3), 1), ((2, 4, 4, 4, 3), 3)])
+def test_convolutions_take_their_rank_from_the_input(shape, rank):
+    ode = layers.BucketConvODE(2, steps=2)
+    assert ode(random(shape)).shape == shape
+    assert ode.weights[0].shape == (2, *(3,) * rank, 3, 3)
+
+
+@pytest.mark.parametrize("normalization", [None, "group", "layer"])
+def test_the_bottleneck_is_three_pre_activated_maps(normalization):
+    block = layers.ConvBlock(hidden_filters=2, normalization=normalization)
+    x = random((1, 5, 5, 4))
+    y = numbers(block(x))
+    expected = x
+    for norm, conv in zip(block.norms, block.maps, strict=True):
+        expected = numbers(conv(np.maximum(numbers(norm(expected)), 0)))
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert [conv.kernel_size for conv in block.maps] == [(1, 1), (3, 3), (1, 1)]
+    assert [conv.filters for conv in block.maps] == [2, 2, 4]
+
+
+# The start of the coefficients.
+
+
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+def test_a_constant_start_is_the_layer_itself_at_all_times(basis):
+    dense = keras.layers.Dense(64, kernel_initializer=keras.initializers.HeNormal(1))
+    layer = layers.TimeVarying(dense, basis)
+    layer.build((None, 64))
+    kernel, bias = (numbers(w) for w in layer.weights_at([0.01, 0.4, 0.99]))
+    for at_t in kernel:
+        np.testing.assert_allclose(at_t, kernel[0], atol=1e-5)
+    expected = numbers(keras.initializers.HeNormal(1)((64, 64)))
+    np.testing.assert_allclose(kernel[0], expected, atol=1e-5)
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
+def test_an_independent_start_keeps_the_variance_of_the_initializer(basis):
+    layer = layers.TimeVarying(keras.layers.Dense(128), basis, "independent")
+    layer.build((None, 128))
+    times = (np.arange(50) + 0.5) / 50
+    (kernel, _) = (numbers(w) for w in layer.weights_at(times))
+    # Glorot's variance for 128 inputs and 128 outputs is 1 / 128.
+    variance = kernel.reshape(50, -1).var(axis=1) * 128
+    assert abs(variance.mean() - 1) < 0.05
+    if basis is not BASES["poly"]:
+        assert np.abs(variance - 1).max() < 0.1
+    if basis.size > 1:
+        assert np.corrcoef(kernel[0].ravel(), kernel[-1].ravel())[0, 1] < 0.9
+
+
+def test_slices_of_a_seeded_initializer_are_independent_and_reproducible():
+    def coefficients():
+        dense = keras.layers.Dense(32, kernel_initializer=keras.initializers.Ones())
+        dense.kernel_initializer = keras.initializers.GlorotUniform(seed=4)
+        layer = layers.TimeVarying(dense, bases.Bucket(3), "independent")
+        layer.build((None, 32))
+        return numbers(layer.coefficients[0])
+
+    first = coefficients()
+    np.testing.assert_array_equal(first, coefficients())
+    assert abs(np.corrcoef(first.reshape(3, -1)) - np.eye(3)).max() < 0.2
+
+
+def test_weights_that_are_not_random_start_constant():
+    norm = keras.layers.LayerNormalization()
+    layer = layers.TimeVarying(norm, bases.Trigonometric(2), "independent")
+    layer.build((None, 4))
+    gamma, beta = (numbers(w) for w in layer.weights_at([0.0, 0.3, 1.0]))
+    np.testing.assert_allclose(gamma, 1, atol=1e-5)
+    np.testing.assert_allclose(beta, 0, atol=1e-5)
+
+
+def test_regularizers_and_constraints_apply_to_each_slice():
+    dense = keras.layers.Dense(
+        3,
+        kernel_regularizer=keras.regularizers.OrthogonalRegularizer(),
+        kernel_constraint=keras.constraints.UnitNorm(axis=0),
+    )
+    layer = layers.TimeVarying(dense, bases.Bucket(2), "independent")
+    layer.build((None, 4))
+    kernel = layer.coefficients[0]
+    each = [keras.regularizers.OrthogonalRegularizer()(k) for k in numbers(kernel)]
+    np.testing.assert_allclose(numbers(layer.losses[0]), sum(map(float, each)), 1e-5)
+    kernel.assign(kernel.constraint(kernel.value))
+    np.testing.assert_allclose(np.linalg.norm(numbers(kernel), axis=1), 1, rtol=1e-4)
+
+
+def test_frozen_weights_of_the_pattern_are_kept_and_saved(tmp_path):
+    frozen = keras.layers.Dense(3, trainable=False)
+    pattern = keras.Sequential([frozen, keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.ODE(layers.TimeVarying(pattern, bases.Bucket(2)), steps=2),
+        ]
+    )
+    assert [w.shape for w in model.trainable_weights] == [(2, 3, 3), (2, 3)]
+    assert [w.shape for w in model.non_trainable_weights] == [(3, 3), (3,)]
+    x = random((4, 3))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numbers(again(x)), numbers(model(x)), rtol=1e-6)
+
+
+# Any layer.
+
+
+@keras.saving.register_keras_serializable("tests")
+class SelfAttention(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.LayerNormalization()
+        self.attention = keras.layers.MultiHeadAttention(2, 2)
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.attention.build(input_shape, input_shape)
+
+    def call(self, x):
+        x = self.norm(x)
+        return self.attention(x, x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+ANY = {
+    "Conv2D": (lambda: keras.layers.Conv2D(4, 3, padding="same"), IMAGE),
+    "DepthwiseConv2D": (lambda: keras.layers.DepthwiseConv2D(3, padding="same"), IMAGE),
+    "Dense": (lambda: keras.layers.Dense(3, activation="tanh"), (4, 3)),
+    "EinsumDense": (
+        lambda: keras.layers.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d"),
+        (2, 5, 3),
+    ),
+    "SelfAttention": (SelfAttention, (2, 5, 4)),
+    "Sequential": (
+        lambda: keras.Sequential(
+            [keras.layers.Dense(5, "tanh"), keras.layers.Dense(3)]
+        ),
+        (4, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_layer_varies_in_time_trains_and_is_saved(name, tmp_path):
+    make, shape = ANY[name]
+    # The bias of attention's keys has no effect and so no gradient at all: softmax
+    # does not see it. With the other slices drawn anew every other weight has one.
+    varying = layers.TimeVarying(make(), bases.Bucket(2), "independent")
+    ode = layers.ODE(varying, "heun", 4)
+    model = keras.Sequential([keras.Input(shape[1:]), ode])
+    model.compile("sgd", "mse")
+    x = random(shape)
+    in_weights, _ = layer_gradients(ode, x)
+    for weight, gradient in zip(ode.trainable_weights, in_weights, strict=True):
+        assert np.isfinite(gradient).all()
+        if not weight.name.endswith("key_bias"):
+            assert (np.abs(gradient).reshape(2, -1).max(axis=1) > 1e-7).all()
+    assert np.isfinite(model.fit(x, x + 1, verbose=0).history["loss"]).all()
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        again.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
+    )
+
+
+# What only time can reach.
+
+
+def fit_linear_flow(basis):
+    """The error of x' = W(t) x as a model of x -> (-x_1 / 2, -2 x_2)."""
+    ode = layers.DenseODE(
+        basis, activation="linear", use_bias=False, solver="rk4", steps=20
+    )
+    model = keras.Sequential([keras.Input((2,)), ode])
+    ode.set_weights([random(ode.weights[0].shape, seed=1)])
+    model.compile(keras.optimizers.Adam(0.03), "mse")
+    x = random((256, 2), seed=1)
+    y = x * np.array([-0.5, -2.0], "float32")
+    repeated = np.tile(x, (500, 1)), np.tile(y, (500, 1))
+    model.fit(*repeated, batch_size=256, shuffle=False, verbose=0)
+    return model.evaluate(x, y, batch_size=256, verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("basis", [bases.Bucket(2), bases.Trigonometric(2)], ids=repr)
+def test_time_dependent_weights_reach_a_map_without_a_logarithm(basis):
+    assert fit_linear_flow(basis) < 1e-4
+
+
+@pytest.mark.slow
+def test_constant_weights_do_not_reach_it():
+    assert fit_linear_flow(bases.Constant()) > 0.2
+
+
+# Precision.
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_the_state_stays_float32_under_mixed_precision(policy):
+    """1,000 steps of 1e-4 are lost in a half-precision state near 1."""
+    keras.config.set_dtype_policy(policy)
+
+    ode = layers.DenseODE(
+        "constant",
+        activation="linear",
+        kernel_initializer="zeros",
+        bias_initializer=keras.initializers.Constant(0.1),
+        steps=1000,
+    )
+    x = np.ones((1, 2), "float32")
+    ode.build(x.shape)
+    y = compiled(ode)(ops.convert_to_tensor(x))
+    assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
+    np.testing.assert_allclose(numbers(ops.cast(y, "float32")), 1.1, rtol=5e-3)
+
+
+@keras.saving.register_keras_serializable("tests")
+class TimeDtype(keras.layers.Layer):
+    """Gives 1 where the time has its full precision, else 0."""
+
+    def call(self, x, t):
+        exact = keras.backend.standardize_dtype(t.dtype) == "float32"
+        return ops.ones_like(x) if exact else ops.zeros_like(x)
+
+    def compute_output_shape(self, input_shape, **_):
+        return input_shape
+
+
+def test_time_is_not_rounded_for_a_users_layer():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    y = layers.ODE(TimeDtype(), steps=2)(np.zeros((1, 2), "float32"))
+    assert numbers(ops.cast(y, "float32")).tolist() == [[1.0, 1.0]]
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    "impure",
+    [
+        lambda: keras.layers.BatchNormalization(),
+        lambda: keras.layers.Dropout(0.5),
+        lambda: keras.Sequential([keras.layers.Dense(3), keras.layers.Dropout(0.5)]),
+        lambda: keras.layers.Dense(3, activity_regularizer="l2"),
+        lambda: layers.TimeVarying(keras.layers.BatchNormalization(), bases.Bucket(2)),
+    ],
+)
+def test_impure_dynamics_are_refused_when_built(impure):
+    with pytest.raises(
+        ValueError, match="must be a pure function.*Use GroupNormalization.*Received"
+    ):
+        layers.ODE(impure(), steps=2).build((None, 3))
+
+
+def test_frozen_batch_normalization_is_pure():
+    norm = keras.layers.BatchNormalization(trainable=False)
+    x = random((4, 3))
+    y = numbers(layers.ODE(norm, steps=1)(x, training=True))
+    np.testing.assert_allclose(y, x + x / np.sqrt(1.001), rtol=1e-4)
+
+
+def dense_ode(**arguments):
+    return layers.DenseODE(**{"basis": "trig", "steps": 2, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dense_ode(steps=0), "integer of at least 1. Received: steps=0"),
+        (lambda: dense_ode(steps=2.5), "Received: steps=2.5"),
+        (lambda: dense_ode(steps=None), "'euler' has no error estimate.*steps=10"),
+        (lambda: dense_ode(steps="adaptive"), "'euler' has no error.*'adaptive'"),
+        (lambda: dense_ode(solver="rk5"), "'ralston'.*Received: solver='rk5'"),
+        (lambda: dense_ode(basis="x"), "'bucket'.*Received: basis='x'"),
+        (lambda: dense_ode(adjoint="x"), "'direct'.*Received: adjoint='x'"),
+        (lambda: dense_ode(start="x"), "'independent'.*Received: start='x'"),
+        (lambda: dense_ode(t_span=(1.0, 1.0)), r"Received: t_span=\(1.0, 1.0\)"),
+        (lambda: dense_ode(t_span=(0.0, 1.0, 2.0)), "two different, finite times"),
+        (lambda: dense_ode(t_span=0.5), "two different, finite times"),
+        (lambda: dense_ode(normalization="batch"), "Received: normalization='batch'"),
+        (lambda: layers.BucketDenseODE(2, steps=2, t_span=(1, 1)), "t_span"),
+        (
+            lambda: dense_ode(basis=bases.Bucket(2), t_span=(2.0, 0.0)),
+            r"not defined on all of `t_span`.*`domain=\(0.0, 2.0\)`.*Received",
+        ),
+        (lambda: layers.ODE("dense", steps=1), "`dynamics` must be a Keras layer"),
+        (lambda: layers.TimeVarying(3, "trig"), "`layer` must be a Keras layer"),
+        (lambda: layers.TimeAppended(None), "`layer` must be a Keras layer"),
+        (lambda: layers.ResidualStack("x", 2), "`block` must be a Keras layer"),
+        (lambda: layers.ResidualStack(layers.DenseBlock(), 0), "Received: depth=0"),
+        (lambda: layers.Augment(0), "Received: channels=0"),
+        (lambda: dense_ode().build((None, None)), "number of channels"),
+        (
+            lambda: layers.ODE(keras.layers.Dense(4), steps=1).build((None, 3)),
+            r"x with shape \(None, 3\), dx/dt with shape \(None, 4\)",
+        ),
+        (
+            lambda: layers.ResidualStack(keras.layers.Dense(4), 1).build((None, 3)),
+            r"input with shape \(None, 3\), output with shape \(None, 4\)",
+        ),
+        (
+            lambda: layers.TrigConvODE(1, steps=1).build((None, 3)),
+            r"1, 2 or 3 spatial axes.*Received: input_shape=\(None, 3\)",
+        ),
+        (
+            lambda: layers.TrigDenseODE(1, steps=1).build((3,)),
+            r"\(batch, ..., channels\).*Received: input_shape=\(3,\)",
+        ),
+        (
+            lambda: dense_ode()(np.ones((2, 3), "int32")),
+            "must be floating.*keras.ops.cast.*Received: dtype=int32",
+        ),
+        (
+            lambda: dense_ode()(keras.Input((3,), dtype="int32")),
+            "must be floating.*Received: dtype=int32",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 5.0), (2.0, -1.0)])
+def test_smooth_bases_go_beyond_their_domain(t_span):
+    for basis in ("constant", "poly", "trig"):
+        dense_ode(basis=BASES[basis], t_span=t_span).build((None, 3))
+
+
+# Configuration.
+
+
+def test_objects_as_arguments_survive_a_file(tmp_path):
+    ssp3 = Tableau("ssp3", 3, ((), (1.0,), (0.25, 0.25)), (1 / 6, 1 / 6, 2 / 3))
+    ode = layers.TrigDenseODE(
+        2,
+        solver=ssp3,
+        steps=4,
+        t_span=(1.0, 0.0),
+        adjoint=Checkpoint(2),
+        kernel_regularizer="l2",
+    )
+    model = keras.Sequential([keras.Input((3,)), ode])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    assert loaded.solver == ssp3
+    assert loaded.adjoint == Checkpoint(2)
+    assert loaded.t_span == (1.0, 0.0)
+    assert loaded.basis == bases.Trigonometric(2)
+    assert loaded.losses
+
+
+def test_masks_pass_through():
+    model = keras.Sequential(
+        [keras.layers.Masking(), dense_ode(), keras.layers.LSTM(2)]
+    )
+    x = random((2, 5, 3))
+    x[1, 3:] = 0
+    y = numbers(model(x))
+    np.testing.assert_allclose(y[1], numbers(model(x[1:, :3]))[0], atol=1e-5)

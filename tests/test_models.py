@@ -1,0 +1,100 @@
+import keras
+import numpy as np
+import pytest
+from cases import numbers, random
+
+from keras_nanode import bases, layers, models
+
+SMALL = {"filters": 8, "hidden_filters": 4, "steps": 3}
+
+
+def block_weights(**arguments):
+    model = models.classifier((32, 32, 3), 10, **arguments)
+    return model.get_layer("flow_0").count_params()
+
+
+def test_the_papers_table_1():
+    """Weights of the block; 69,632 in float32 are the paper's 2.8e-4 GB."""
+    theta = 69_632
+    assert block_weights(block="auto") == theta
+    assert block_weights(block="con_resnet") == theta
+    assert block_weights(block="uncon_resnet", steps=7) == 7 * theta
+    assert block_weights(block="bucket", basis=bases.Bucket(10)) == 10 * theta
+    assert block_weights(block="bucket", basis=bases.Bucket(100)) == 100 * theta
+    # The paper counts 20; its eq. 8 has 2 d + 1 functions.
+    assert block_weights(block="trig", basis=bases.Trigonometric(10)) == 21 * theta
+    assert block_weights(block="poly", basis=bases.Polynomial(4)) == 5 * theta
+    # One channel more for the first 1x1 convolution.
+    assert block_weights(block="app") == theta + 64
+
+
+def test_defaults_are_those_of_the_papers_table():
+    theta = 69_632
+    assert block_weights(block="trig") == 21 * theta
+    assert block_weights(block="bucket") == 10 * theta
+
+
+@pytest.mark.parametrize("block", models.BLOCKS)
+def test_every_block_trains_and_is_saved(block, tmp_path):
+    model = models.classifier((8, 8, 1), 3, block, **SMALL, normalization="group")
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = random((8, 8, 8, 1)), np.arange(8) % 3
+    losses = model.fit(x, y, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numbers(again(x)), numbers(model(x)), atol=1e-5)
+
+
+def test_stages_and_strides_reduce_the_resolution():
+    model = models.classifier((16, 16, 3), 5, stages=2, stem_strides=2, **SMALL)
+    assert model.get_layer("flow_0").output.shape == (None, 8, 8, 8)
+    assert model.get_layer("flow_1").output.shape == (None, 4, 4, 8)
+    assert model.output_shape == (None, 5)
+
+
+def test_normalization_depends_on_time_too():
+    model = models.classifier((8, 8, 1), 3, normalization="layer", **SMALL)
+    names = [w.path for w in model.get_layer("flow_0").weights]
+    assert sum("gamma" in name for name in names) == 3
+    assert all(w.shape[0] == 21 for w in model.get_layer("flow_0").weights)
+
+
+def test_options_reach_the_solver():
+    model = models.classifier(
+        (8, 8, 1), 3, solver="rk4", adjoint="backsolve", start="independent", **SMALL
+    )
+    ode = model.get_layer("flow_0")
+    assert isinstance(ode, layers.ODE)
+    assert (ode.solver.name, ode.steps) == ("rk4", 3)
+    assert type(ode.adjoint).__name__ == "Backsolve"
+    assert ode.dynamics.start == "independent"
+
+
+def test_logits_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = models.classifier((8, 8, 1), 3, **SMALL)
+    assert model.output.dtype == "float32"
+    assert model.get_layer("flow_0").output.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"block": "ode"}, "'uncon_resnet'.*Received: block='ode'"),
+        (
+            {"block": "auto", "basis": bases.Bucket(2)},
+            r"block='auto' do not depend on time.*Received: basis=Bucket\(",
+        ),
+        (
+            {"block": "trig", "basis": bases.Bucket(2)},
+            r"takes a `keras_nanode.bases.Trigonometric`.*Received: basis=Bucket\(",
+        ),
+        ({"stages": 0}, "Received: stages=0"),
+        ({"stem_strides": 1.5}, "Received: stem_strides=1.5"),
+        ({"steps": 0}, "Received: steps=0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.classifier((8, 8, 1), 3, **arguments)

@@ -1,0 +1,121 @@
+"""What holds for the package as a whole."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import keras_nanode
+
+ROOT = pathlib.Path(keras_nanode.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+README = (ROOT.parent / "README.md").read_text()
+EXAMPLES = "".join(p.read_text() for p in (ROOT.parent / "examples").glob("*.py"))
+
+# Each part may import those before it.
+ORDER = (
+    "checks",
+    "backend",
+    "tableaus",
+    "bases",
+    "vector_field",
+    "solve",
+    "adjoints",
+    "integrate",
+    "layers",
+    "models",
+)
+# Nobody imports these.
+LEAVES = ("datasets",)
+BACKENDS = {"tensorflow", "jax", "torch"}
+
+
+def part(name):
+    return name.removeprefix("keras_nanode").strip(".").split(".")[0]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "keras_nanode":
+            yield from (f"keras_nanode.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    here = path.relative_to(ROOT).with_suffix("").parts[0]
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert not name.startswith("keras.src")
+        # Input pipelines are tf.data's on every backend.
+        assert top not in BACKENDS or here in ("backend", "datasets"), name
+        if top != "keras_nanode" or here == "__init__":
+            continue
+        there = part(name)
+        if here in LEAVES or there == here:
+            assert there in (here, "checks")
+        else:
+            assert ORDER.index(there) < ORDER.index(here), f"{here} imports {there}"
+
+
+def public():
+    modules = [keras_nanode, *(getattr(keras_nanode, m) for m in keras_nanode.__all__)]
+    for module in modules:
+        if inspect.ismodule(module):
+            for name in getattr(module, "__all__", ()):
+                yield module.__name__, name
+    yield from (("keras_nanode.bases", type(b).__name__) for b in _bases().values())
+    yield "keras_nanode.bases", "Basis"
+    yield "keras_nanode.tableaus", "Tableau"
+
+
+def _bases():
+    return keras_nanode.bases.ALL
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(set(public())))
+def test_public_names_are_documented_and_used(module, name):
+    thing = getattr(importlib.import_module(module), name)
+    assert name in README or name in EXAMPLES, "used in no example"
+    if not callable(thing):
+        return
+    doc = inspect.getdoc(thing)
+    assert doc and "\n" in doc
+    if module.endswith((".layers", ".bases", ".models")) or name == "odeint":
+        assert ">>>" in doc or "Attributes:" in doc
+    if module.endswith(".layers"):
+        for section in ("Args:", "Input shape:", "Output shape:", "Raises:", "Example"):
+            assert section in doc, section
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 330
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, node.name
+
+
+def test_the_readme_has_two_commands_and_the_first_code_runs():
+    assert len(re.findall(r"```bash\n", README)) == 2
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.splitlines()) <= 20
+    compile(code, "README.md", "exec")
+
+
+@pytest.mark.slow
+def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    exec(code, {})
+    assert "accuracy" in capsys.readouterr().out

@@ -1,0 +1,231 @@
+"""Properties of fixed-step solutions, through `odeint` and the layers."""
+
+import keras
+import numpy as np
+import pytest
+from cases import BASES, SOLVERS, compiled, numbers, random
+from keras import ops
+
+from keras_nanode import bases, layers, odeint, tableaus
+from keras_nanode.solve import Grid
+from keras_nanode.vector_field import BasisWeights, VectorField
+
+FLOAT64 = "float64"
+
+
+def solve(func, y0, t, **options):
+    """`odeint`, compiled, as NumPy arrays."""
+    return numbers(compiled(lambda y0: odeint(func, y0, t, **options))(y0))
+
+
+def scalar(x):
+    return ops.convert_to_tensor(np.array(x, FLOAT64))
+
+
+def forced(t, y):
+    """y' = -y sin t + cos t in operations that keep float64 on every backend."""
+    return -y * _series(t, 1) + _series(t, 0)
+
+
+def _series(t, first):
+    """cos t (first=0) or sin t (first=1) for t in (0, 2) to double precision."""
+    term = total = t**first
+    for n in range(first + 2, 30, 2):
+        term = -term * t * t / (n * (n - 1))
+        total = total + term
+    return total
+
+
+def forced_solution(t):
+    """By Gauss-Legendre quadrature of y = e^cos t (y0 / e + integral e^-cos cos)."""
+    x, w = np.polynomial.legendre.leggauss(60)
+    s = (x + 1) * t / 2
+    integral = np.sum(w * np.exp(-np.cos(s)) * np.cos(s)) * t / 2
+    return np.exp(np.cos(t)) * (np.exp(-1) + integral)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_observed_order_on_a_non_autonomous_problem(solver):
+    errors = []
+    for steps in (32, 64):
+        y = solve(forced, scalar(1.0), [0.0, 2.0], solver=solver, steps=steps)
+        errors.append(abs(y[-1] - forced_solution(2.0)))
+    assert np.log2(errors[0] / errors[1]) >= tableaus.ALL[solver].order - 0.15
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_output_time_is_reached_exactly(solver):
+    # dy/dt = 1 is integrated without error, so that y shows the time.
+    times = np.array([0.3, 0.4, 1.7, 5.0])
+    y = solve(lambda t, y: y * 0 + 1, scalar(0.3), times, solver=solver, steps=7)
+    np.testing.assert_allclose(y, times, rtol=1e-14)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_back_and_forth_meets_at_the_order_of_the_solver(solver):
+    def gap(steps):
+        there = solve(forced, scalar(1.0), [0.0, 1.0], solver=solver, steps=steps)
+        back = solve(forced, scalar(there[-1]), [1.0, 0.0], solver=solver, steps=steps)
+        return abs(back[-1] - 1)
+
+    assert np.log2(gap(16) / gap(32)) >= tableaus.ALL[solver].order - 0.2
+
+
+def test_outputs_at_several_times_are_those_of_restarts():
+    together = solve(forced, scalar(1.0), [0.0, 0.5, 2.0], steps=5)
+    first = solve(forced, scalar(1.0), [0.0, 0.5], steps=5)[-1]
+    second = solve(forced, scalar(first), [0.5, 2.0], steps=5)[-1]
+    np.testing.assert_allclose(together, [1.0, first, second], rtol=1e-14)
+
+
+def test_a_structure_of_states():
+    # The circle as a dict of two states.
+    y0 = {"x": scalar(1.0), "v": scalar(0.0)}
+    y = solve(
+        lambda t, y: {"x": y["v"], "v": -y["x"]}, y0, [0.0, np.pi / 2, np.pi], steps=50
+    )
+    np.testing.assert_allclose(y["x"], [1, 0, -1], atol=1e-6)
+    np.testing.assert_allclose(y["v"], [0, -1, 0], atol=1e-6)
+
+
+def test_args_may_be_any_structure_of_numbers_also_integers():
+    def func(t, y, a):
+        return y * 0 + a["rate"] * ops.cast(a["times"], "float32")
+
+    args = ({"rate": 0.5, "times": 3},)
+    y = odeint(func, ops.zeros(()), [0.0, 1.0], args, steps=1)
+    assert float(numbers(y)[-1]) == 1.5
+
+
+@keras.saving.register_keras_serializable("tests")
+class Clock(keras.Layer):
+    """dy/dt = w t, called as `odeint` calls a function."""
+
+    def build(self, *_):
+        self.w = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, t, y):
+        return y * 0 + self.w * t
+
+
+def test_a_layer_as_the_function():
+    y = odeint(Clock(), ops.zeros((3,)), [0.0, 2.0], solver="midpoint", steps=4)
+    np.testing.assert_allclose(numbers(y)[-1], [2.0, 2.0, 2.0], rtol=1e-6)
+
+
+# The grid.
+
+
+def grid(basis, solver, steps, t_span=(0.0, 1.0), dtype="float32"):
+    field = VectorField(lambda t, y, theta: y, BasisWeights(basis))
+    return Grid(field, tableaus.get(solver), np.array(t_span), steps, dtype)
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 1.0), (-3.0, 7.3), (1e4, 1e4 + 1)])
+def test_n_euler_steps_visit_each_of_n_buckets_once(t_span):
+    # JAX compiles for each n anew.
+    few = keras.backend.backend() == "jax"
+    for n in (7, 9, 12, 49, 200) if few else range(1, 201):
+        basis = bases.Bucket(n, domain=t_span)
+        (visited,) = grid(basis, "euler", n, t_span).located
+        assert numbers(visited).tolist() == list(range(n))
+        (visited,) = grid(basis, "euler", n, t_span[::-1]).located
+        assert numbers(visited).tolist() == list(range(n))[::-1]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_last_step_ends_on_t1(solver):
+    for n in (1, 3, 7, 49, 1000):
+        g = grid(bases.Constant(), solver, n, (0.1, 0.7), FLOAT64)
+        assert abs(numbers(g.h).sum() - 0.6) < 1e-15 * n
+        assert numbers(g.t)[0, 0] == 0.1
+        if 1.0 in g.tableau.c:
+            assert numbers(g.t)[-1, g.tableau.c.index(1.0)] == 0.7
+
+
+class Sawtooth(bases.Basis):
+    """t - 1/2 in the first half of (0, 1), t - 1 in the second: jumps at 1/2."""
+
+    size = 1
+    breakpoints = (0.5,)
+
+    def __call__(self, t):
+        return ops.expand_dims(t - ops.where(t < 0.5, 0.5, 1.0), 0)
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_stage_on_a_jump_sees_the_side_of_its_step(t_span):
+    located = grid(Sawtooth(), "heun", 2, t_span).located
+    first, last = (numbers(z)[:, 0] for z in located)
+    seen = np.sort(np.stack([first, last], axis=1), axis=1)
+    np.testing.assert_allclose(seen, [[-0.5, 0.0], [-0.5, 0.0]], atol=1e-6)
+
+
+class LinearInTime(keras.Layer):
+    """dx/dt = x w, in operations that keep float64 on every backend."""
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1],) * 2, name="w")
+
+    def call(self, x):
+        return x @ self.w.value
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_rk4_keeps_its_order_on_aligned_buckets():
+    dynamics = layers.TimeVarying(
+        LinearInTime(dtype=FLOAT64), bases.Bucket(10), "independent", dtype=FLOAT64
+    )
+    x = random((4, 3), FLOAT64)
+
+    def solution(steps):
+        ode = layers.ODE(dynamics, "rk4", steps, dtype=FLOAT64)
+        ode.build(x.shape)
+        return numbers(compiled(ode)(ops.convert_to_tensor(x)))
+
+    # 640 aligned steps are exact to rounding.
+    errors = [np.abs(solution(n) - solution(640)).max() for n in (10, 20, 40)]
+    assert np.log2(errors[0] / errors[1]) >= 3.8
+    assert np.log2(errors[1] / errors[2]) >= 3.8
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_zero_field_is_the_identity(name):
+    ode = layers.DenseODE(BASES[name], steps=5, kernel_initializer="zeros")
+    x = random((4, 3))
+    np.testing.assert_array_equal(numbers(ode(x)), x)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t": [0.0]}, r"`t` must be at least two.*Received: t=\[0.0\]"),
+        ({"t": [0.0, 1.0, 0.5]}, "all increasing or all decreasing"),
+        ({"t": [0.0, 0.0]}, "all increasing or all decreasing"),
+        ({"t": [0.0, np.nan]}, "finite times"),
+        ({"steps": 0}, "`steps` must be an integer of at least 1. Received: steps=0"),
+        ({"steps": 2.5}, "integer.*Received: steps=2.5"),
+        ({"steps": None}, "'rk4' has no error estimate.*steps=10.*steps=None"),
+        ({"steps": "adaptive"}, "'rk4' has no error estimate.*steps='adaptive'"),
+        ({"solver": "rk5"}, "Unknown `solver`.*Received: solver='rk5'"),
+        ({"adjoint": "magic"}, "'backsolve'.*Received: adjoint='magic'"),
+        ({"y0": 1}, "must be floating.*Received: dtype=int"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    good = {"y0": 1.0, "t": [0.0, 1.0], "steps": 2, "solver": "rk4"}
+    with pytest.raises(ValueError, match=message):
+        odeint(lambda t, y: -y, **{**good, **arguments})
+
+
+def test_a_slope_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(2,\), dy/dt with shape \(3, 2\)"):
+        odeint(lambda t, y: ops.ones((3, 2)) * y, ops.ones((2,)), [0.0, 1.0], steps=1)
