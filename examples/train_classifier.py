@@ -1,0 +1,591 @@
+"""Trains image classifiers that differ in one block and compares them.
+
+Usage:
+
+    python examples/train_classifier.py
+    python examples/train_classifier.py --block trig poly bucket --order 5
+    python examples/train_classifier.py --dataset cifar10 --data-dir ~/tfds \\
+        --steps 20 --solver midpoint --mixed-precision --output runs/cifar10
+
+Without arguments: weights that are trigonometric functions of time against constant
+weights, on scikit-learn's digits, without a download. Each block is trained in a
+process of its own, so that its peak memory is its own. The output folder gets two
+pictures and, for each block, a folder with the model (`model.keras`), a SavedModel for
+TensorFlow without Keras, the history of the training and a few weights over time.
+
+The test set is the validation data of `fit`; no epoch is selected by it. The same
+command after an interruption resumes after the last full epoch, and does not train
+again what was finished.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import math
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Drops what is written to stderr, by C++ as well."""
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# No level keeps TensorFlow from telling at its import how it was compiled.
+with silenced():
+    import absl.logging
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    from keras_nanode import bases, datasets, layers, models
+
+
+class Recipe(NamedTuple):
+    """What suits a dataset; an option of the same name has precedence."""
+
+    filters: int
+    stem_strides: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+RECIPES = {
+    "digits": Recipe(32, 1, 15, 32, 2e-3),
+    "mnist": Recipe(64, 2, 10, 128, 1e-3),
+    "cifar10": Recipe(256, 2, 30, 128, 1e-3),
+    "cifar100": Recipe(256, 2, 30, 128, 1e-3),
+}
+BASES: dict[str, Callable[[int], bases.Basis]] = {
+    "trig": bases.Trigonometric,
+    "bucket": bases.Bucket,
+    "poly": bases.Polynomial,
+}
+SOLVERS = ("euler", "midpoint", "heun", "ralston", "rk4")
+ADJOINTS = ("checkpoint", "backsolve", "direct")
+# The options that may differ from one run to the next in the same folder.
+FREE = ("block", "data_dir", "output")
+SEED = 0
+
+# The backends on which Keras writes a SavedModel.
+EXPORTING = ("tensorflow", "jax")
+# How far the logits of a SavedModel may be from those of the model, as a part of the
+# largest logit (or of 1): for logits up to 10, that is 1e-4 at most in float32. The two
+# need not round alike, since Keras compiles `predict` with XLA on a GPU.
+TOLERANCES = {"float32": 1e-5, "mixed_float16": 5e-3, "mixed_bfloat16": 2e-2}
+
+TIMES = np.linspace(0, 1, 401)
+# The weights that are pictured are evenly spaced when sorted by how much they vary. The
+# colours, of the map viridis, go from light to dark.
+RANKS = {
+    "varies least": "#BDDF26",
+    "20 %": "#4AC16D",
+    "40 %": "#1F9E89",
+    "60 %": "#31688E",
+    "80 %": "#443983",
+    "varies most": "#440154",
+}
+
+COLUMNS = {
+    "test accuracy": "{:.1%}",
+    "test loss": "{:.3f}",
+    "parameters": "{:,}",
+    "s/epoch": "{:.2f}",
+    "peak MB": "{:,.0f}",
+}
+# Okabe and Ito's palette, which colour-blind people can tell apart. A block has the
+# same colour in all pictures.
+COLORS = {
+    "trig": "#0072B2",
+    "auto": "#D55E00",
+    "poly": "#009E73",
+    "bucket": "#CC79A7",
+    "app": "#E69F00",
+    "con_resnet": "#56B4E9",
+    "uncon_resnet": "#000000",
+}
+
+
+# The command line
+
+
+def main() -> None:
+    # What this process prints shall not overtake what its children print.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    parser = argument_parser()
+    options = completed(parser.parse_args())
+    try:
+        check_folder(options)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        results = {block: result(block, options) for block in options.block}
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
+    report(results, options)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--dataset", choices=RECIPES, default="digits", help="default: digits")
+    add("--data-dir", type=Path, help="folder of TFDS datasets; digits needs none")
+    add(
+        "--block",
+        nargs="+",
+        choices=models.BLOCKS,
+        default=["trig", "auto"],
+        help="what to train, one after the other; default: trig auto",
+    )
+    add(
+        "--order",
+        type=count_from(0),
+        default=10,
+        help="harmonics of trig, buckets of bucket, degree of poly; default: 10",
+    )
+    add(
+        "--steps",
+        type=count_from(1),
+        default=10,
+        help="steps of the solver, blocks of a residual network; default: 10",
+    )
+    add("--solver", choices=SOLVERS, default="euler", help="default: euler")
+    add("--adjoint", choices=ADJOINTS, default="checkpoint", help="default: checkpoint")
+    for name in ("filters", "epochs", "batch_size"):
+        values = (f"{getattr(r, name)} for {data}" for data, r in RECIPES.items())
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=count_from(1), help=f"default: {', '.join(values)}")
+    add(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in float16 if TensorFlow sees a GPU, else in bfloat16, which "
+        "processors are faster with; weights and ODE states remain float32",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("runs/classifier"),
+        help="folder of the results; default: runs/classifier",
+    )
+    return parser
+
+
+def count_from(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"must be an integer of at least {least}. Received: {text}"
+            )
+        return int(text)
+
+    return count
+
+
+def completed(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with those that were left out taken from the dataset's recipe."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    defaults = {"data_dir": None, **RECIPES[options.dataset]._asdict()}
+    distinct = {"block": list(dict.fromkeys(options.block))}
+    return argparse.Namespace(**defaults | given | distinct)
+
+
+# The output folder
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """All that must be equal for a run to continue another."""
+    chosen = {name: value for name, value in vars(options).items() if name not in FREE}
+    return {**chosen, "backend": keras.backend.backend()}
+
+
+def check_folder(options: argparse.Namespace) -> None:
+    file, now = options.output / "options.json", settings(options)
+    before = json.loads(file.read_text()) if file.exists() else now
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
+        had, has = (
+            ", ".join(f"{name}={values.get(name)}" for name in differing)
+            for values in (before, now)
+        )
+        raise ValueError(
+            f"{options.output} holds a run with other options ({had}). Repeat those to "
+            "continue it, choose another --output, or delete the folder. "
+            f"Received: {has}"
+        )
+
+
+def result(block: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What training the block gave, now or in an earlier run."""
+    file = options.output / block / "results.json"
+    if file.exists():
+        print(f"\n{block}: was finished before, not trained again")
+    else:
+        print(f"\n{block}")
+        train_in_own_process(block, options)
+    return json.loads(file.read_text())
+
+
+def train_in_own_process(block: str, options: argparse.Namespace) -> None:
+    """Trains where no earlier model has raised the peak of the memory."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=train_as_child, args=(block, options)
+    )
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+    if process.exitcode and process.exitcode < 0:
+        fail(f"The training of {block} was killed by signal {-process.exitcode}.")
+    if process.exitcode:
+        sys.exit(process.exitcode)
+
+
+def train_as_child(block: str, options: argparse.Namespace) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    absl.logging.set_verbosity("error")
+    train(block, options)
+
+
+def end_with_parent() -> None:
+    """Else a killed run would train on and write beside the run that resumes it."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def fail(message: object, code: int = 1) -> NoReturn:
+    print(f"{Path(__file__).name}: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+# Training
+
+
+def train(block: str, options: argparse.Namespace) -> None:
+    """Trains one block and writes its folder, `results.json` last."""
+    keras.utils.set_random_seed(SEED)
+    if options.mixed_precision:
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        keras.config.set_dtype_policy("mixed_float16" if has_gpu else "mixed_bfloat16")
+    try:
+        data = load(options)
+        model = build(block, options, data)
+    except (ImportError, ValueError) as error:
+        fail(error, code=2)
+    folder = options.output / block
+    folder.mkdir(parents=True, exist_ok=True)
+    (options.output / "options.json").write_text(json.dumps(settings(options)))
+
+    seconds = fit(model, data, options.epochs, folder)
+    scores = model.evaluate(data.test, return_dict=True, verbose=0)
+    check_finite(block, scores["loss"], folder)
+    results = {
+        "test accuracy": scores["accuracy"],
+        "test loss": scores["loss"],
+        "parameters": model.count_params(),
+        # The first epoch compiles.
+        "s/epoch": sum(seconds[1:]) / len(seconds[1:]) if seconds[1:] else None,
+        "peak MB": peak_megabytes(),
+    }
+    model.save(folder / "model.keras")
+    np.savetxt(folder / "weights.csv", weights_over_time(model), delimiter=",")
+    export(model, data.test, folder / "saved_model")
+    (folder / "results.json").write_text(json.dumps(results))
+    shutil.rmtree(folder / "backup")
+
+
+def load(options: argparse.Namespace) -> datasets.ImageDataset:
+    if options.dataset == "digits":
+        return datasets.digits(options.batch_size)
+    return getattr(datasets, options.dataset)(options.data_dir, options.batch_size)
+
+
+def build(
+    block: str, options: argparse.Namespace, data: datasets.ImageDataset
+) -> keras.Model:
+    model = models.classifier(
+        data.input_shape,
+        data.classes,
+        block,
+        BASES[block](options.order) if block in BASES else None,
+        options.steps,
+        options.filters,
+        max(1, options.filters // 4),
+        stem_strides=options.stem_strides,
+        solver=options.solver,
+        adjoint=options.adjoint,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate, options.epochs * len(data.train)
+    )
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+class History(keras.callbacks.Callback):
+    """Writes each epoch to a CSV file and measures its seconds.
+
+    Unlike `keras.callbacks.CSVLogger`, it replaces the row of an epoch that is trained
+    again because the run was interrupted before its backup was written.
+    """
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.file = file
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.perf_counter() - self.begin)
+        header = ",".join(["epoch", *logs])
+        lines = self.file.read_text().splitlines() if epoch else [header]
+        row = ",".join(map(str, [epoch + 1, *logs.values()]))
+        unfinished = self.file.with_suffix(".tmp")
+        unfinished.write_text("\n".join([*lines[: epoch + 1], row, ""]))
+        unfinished.replace(self.file)
+
+
+class Backup(keras.callbacks.BackupAndRestore):
+    """Takes the backup before the last if the run was killed while it wrote the last.
+
+    Keras does so on an OSError alone, which is not all that half a file can raise.
+    """
+
+    def __init__(self, folder: Path):
+        # It stays until all that follows `fit` is written too.
+        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
+
+    def on_train_begin(self, logs=None):
+        try:
+            super().on_train_begin(logs)
+        except (OSError, RuntimeError, LookupError, ValueError):
+            folder = Path(self.backup_dir)
+            for broken in {*folder.iterdir()} - {*folder.glob("*.bkp")}:
+                broken.unlink()
+            for earlier in folder.glob("*.bkp"):
+                earlier.rename(earlier.with_suffix(""))
+            super().on_train_begin(logs)
+
+
+def read_history(file: Path) -> list[dict[str, float]]:
+    with file.open(newline="") as lines:
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(lines)
+        ]
+
+
+def fit(
+    model: keras.Model, data: datasets.ImageDataset, epochs: int, folder: Path
+) -> list[float]:
+    """Trains what is left to train and returns the seconds of each epoch."""
+    history = History(folder / "history.csv")
+    nan = keras.callbacks.TerminateOnNaN()
+    model.fit(
+        data.train,
+        validation_data=data.test,
+        epochs=epochs,
+        shuffle=False,  # the dataset shuffles itself
+        callbacks=[history, nan, Backup(folder / "backup")],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    return history.seconds
+
+
+def check_finite(block: str, test_loss: float, folder: Path) -> None:
+    rows = read_history(folder / "history.csv")
+    if math.isfinite(test_loss) and all(math.isfinite(row["loss"]) for row in rows):
+        return
+    shutil.rmtree(folder / "backup")
+    fail(
+        f"The training of {block} ended in NaN in epoch {len(rows)}. No model was "
+        f"saved; the losses are in {folder / 'history.csv'}. More --steps, a smaller "
+        "--order or fewer --filters make it more stable."
+    )
+
+
+def peak_megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def export(model: keras.Model, test: tf.data.Dataset, folder: Path) -> None:
+    """Writes a SavedModel and compares what it says about the test set."""
+    backend = keras.backend.backend()
+    if backend not in EXPORTING:
+        print(f"SavedModel: skipped, Keras cannot write one on the {backend} backend")
+        return
+    # Convolutions in TensorFlow's 10 bits for float32 on GPUs would hide an error.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    model.export(str(folder), verbose=False)
+    loaded = tf.saved_model.load(str(folder))  # its variables live as long as it does
+    expected = model.predict(test, verbose=0)
+    served = [loaded.serve(images).numpy() for images, _ in test]
+    difference = np.abs(np.concatenate(served) - expected).max()
+    tolerance = TOLERANCES[keras.config.dtype_policy().name]
+    allowed = tolerance * max(1, np.abs(expected).max())
+    print(
+        f"SavedModel: the logits of the test set differ by {difference:.1e} at most "
+        f"(allowed: {allowed:.1e})"
+    )
+    if not difference <= allowed:
+        fail(f"{folder} does not compute what the model does.")
+
+
+def weights_over_time(model: keras.Model) -> np.ndarray:
+    """TIMES and a few weights of the first flow at them, as columns.
+
+    The weights are from its 3x3 convolution, from the one that varies the least to the
+    one that varies the most.
+    """
+    kernels = kernel_over_time(model.get_layer("flow_0")).reshape(len(TIMES), -1)
+    by_variation = np.argsort(np.ptp(kernels, axis=0), kind="stable")
+    chosen = np.linspace(0, len(by_variation) - 1, len(RANKS)).round().astype(int)
+    return np.column_stack([TIMES, kernels[:, by_variation[chosen]]])
+
+
+def kernel_over_time(flow: keras.Layer) -> np.ndarray:
+    """The kernel of the second of the block's three convolutions at TIMES."""
+    if isinstance(flow, layers.ResidualStack):
+        parts = flow.blocks
+    elif isinstance(flow.dynamics, layers.TimeVarying):
+        return keras.ops.convert_to_numpy(flow.dynamics.weights_at(TIMES)[1])
+    else:
+        parts = [flow.dynamics]
+    kernels = [keras.ops.convert_to_numpy(p.trainable_variables[1]) for p in parts]
+    current = np.minimum((TIMES * len(parts)).astype(int), len(parts) - 1)
+    return np.stack(kernels)[current]
+
+
+# The report
+
+
+def report(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+    precision = "mixed precision" if options.mixed_precision else "float32"
+    print(
+        f"\n{options.dataset}: {options.epochs} epochs, {options.filters} filters, "
+        f"{options.steps} steps of {options.solver}, adjoint {options.adjoint}, "
+        f"{precision}\n"
+    )
+    print(table(results))
+    pictures = {
+        "training.png": training_picture(options),
+        "weights.png": weights_picture(options),
+    }
+    for name, picture in pictures.items():
+        picture.savefig(options.output / name, dpi=130)
+    print(f"\nPictures: {', '.join(str(options.output / name) for name in pictures)}")
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    rows = [["block", *COLUMNS]]
+    for block, values in results.items():
+        shown = (
+            "-" if values[name] is None else form.format(values[name])
+            for name, form in COLUMNS.items()
+        )
+        rows.append([block, *shown])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
+        for first, *others in rows
+    )
+
+
+def training_picture(options: argparse.Namespace) -> Figure:
+    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+    panels = dict(zip(("accuracy", "loss"), figure.subplots(1, 2), strict=True))
+    for block in options.block:
+        rows = read_history(options.output / block / "history.csv")
+        epochs = [row["epoch"] for row in rows]
+        for metric, axes in panels.items():
+            for prefix, style in (("", "--"), ("val_", "-")):
+                values = [row[prefix + metric] for row in rows]
+                axes.plot(epochs, values, style, color=COLORS[block], marker=".")
+    for metric, axes in panels.items():
+        axes.set(title=metric.capitalize(), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tidy(axes)
+    panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1))
+    handles = [
+        Line2D([], [], color=COLORS[block], label=block) for block in options.block
+    ]
+    handles += [
+        Line2D([], [], color="grey", linestyle="-", label="validation"),
+        Line2D([], [], color="grey", linestyle="--", label="training"),
+    ]
+    add_legend(figure, handles)
+    figure.suptitle(f"Training on {options.dataset}")
+    return figure
+
+
+def weights_picture(options: argparse.Namespace) -> Figure:
+    columns = min(len(options.block), 3)
+    rows = math.ceil(len(options.block) / columns)
+    figure = Figure(figsize=(2 + 3.6 * columns, 0.9 + 3 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, block in zip(panels, options.block, strict=False):
+        file = options.output / block / "weights.csv"
+        times, *weights = np.loadtxt(file, delimiter=",").T
+        for weight, color in zip(weights, RANKS.values(), strict=True):
+            axes.plot(times, weight, color=color, linewidth=1.8)
+        axes.set(title=block, xlabel="time t", ylabel="weight")
+        tidy(axes)
+    for axes in panels[len(options.block) :]:
+        axes.remove()
+    handles = [
+        Line2D([], [], color=color, label=label) for label, color in RANKS.items()
+    ]
+    add_legend(figure, handles)
+    figure.suptitle("Weights of the 3x3 convolution as functions of time")
+    return figure
+
+
+def add_legend(figure: Figure, handles: list[Line2D]) -> None:
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
+
+
+def tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+
+
+if __name__ == "__main__":
+    main()
