@@ -1,0 +1,289 @@
+"""Peak memory of one training step: the adjoints against a residual network.
+
+    python benchmarks/memory.py [--quick]
+
+The step is forward, mean(y^2) and the gradients with respect to input and weights, in
+a `tf.function` on TensorFlow's CPU: of the convolutional bottleneck block 64-16-16-64
+on a state of shape (32, 16, 16, 64), float32 and so 2 MiB, integrated by Euler's method
+with the basis `Trigonometric(10)`; or of a residual network of as many such blocks.
+
+Every number comes from a process of its own. It traces the step on a batch of one and
+then reads by how much the largest resident memory of a step (Linux's VmHWM, reset
+before) exceeds the resident memory before it. What the weights, the input and the
+traced graph occupy is thereby not counted; tracing is reported by itself.
+
+TensorFlow chooses its threads. Held to one operation at a time it puts off the residual
+network's weight gradients, which doubles that network's memory.
+
+Writes `memory.md` and `memory.png`. Exits with 1 if the memory does not grow as it
+should, unless `--quick`, which leaves out the greatest depth.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from reporting import environment, markdown_table
+
+SHAPE = (16, 16, 64)
+BATCH = 32
+STATE_MIB = BATCH * math.prod(SHAPE) * 4 / 2**20
+DEPTHS = (10, 50, 100, 400)
+RESNET = "uncon_resnet"
+KINDS = ("backsolve", "checkpoint", "direct", RESNET)
+REPEATS = 5
+TIMEOUT = 300
+MMAP_THRESHOLD = 2**16
+
+SETTINGS = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # No GPU: device memory would not show in the process's resident memory.
+    "CUDA_VISIBLE_DEVICES": "-1",
+    # With oneDNN TensorFlow's CPU allocator is a pool that never gives memory back, so
+    # that a step would be measured against what the pool held before it.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    # malloc takes every tensor from the system and returns it when it is freed. By
+    # itself it raises the threshold as it goes and keeps freed memory in its heap.
+    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
+    # One heap: how many there are depends on which threads happened to meet.
+    "MALLOC_ARENA_MAX": "1",
+}
+
+
+class Peak(NamedTuple):
+    """In MiB."""
+
+    step: float  # peak of a step, the median of REPEATS
+    tracing: float  # what tracing left occupied
+
+
+Peaks = dict[tuple[str, int], Peak | None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="without depth 400")
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "DEPTH"), help="internal")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one[0], int(args.one[1]))))
+        return
+    depths = DEPTHS[:-1] if args.quick else DEPTHS
+    peaks = {(k, n): measured_apart(k, n) for k in KINDS for n in depths}
+    verdicts = list(judge(peaks, depths))
+    text = report(peaks, depths, verdicts)
+    (args.output / "memory.md").write_text(text)
+    plot(peaks, depths, args.output / "memory.png")
+    print(text)
+    if not args.quick and not all(good for good, _ in verdicts):
+        sys.exit(1)
+
+
+def measured_apart(kind: str, depth: int) -> Peak | None:
+    """The measurement in a new process; None if it takes too long."""
+    command = [sys.executable, __file__, "--one", kind, str(depth)]
+    try:
+        process = subprocess.run(
+            command,
+            env={**os.environ, **SETTINGS},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{kind} {depth}: given up after {TIMEOUT} s", flush=True)
+        return None
+    if process.returncode:
+        sys.exit(process.stderr)
+    peak = Peak(*json.loads(process.stdout.splitlines()[-1]))
+    print(f"{kind} {depth}: {peak.step:.1f} MiB", flush=True)
+    return peak
+
+
+def measure(kind: str, depth: int) -> Peak:
+    import tensorflow as tf
+
+    step = make_step(kind, depth)
+    start = status("VmRSS")
+    step(tf.random.normal((1, *SHAPE)))
+    tracing = status("VmRSS") - start
+    x = tf.random.normal((BATCH, *SHAPE))
+    fill_holes()
+    steps = []
+    for _ in range(REPEATS):
+        before = status("VmRSS")
+        reset_peak()
+        loss, gradients = step(x)
+        # Reading a value waits for the step's end.
+        float(loss)
+        steps.append(status("VmHWM") - before)
+        del loss, gradients
+    return Peak(statistics.median(steps), tracing)
+
+
+def make_step(kind: str, depth: int):
+    """The training step of a built layer, not yet traced."""
+    import tensorflow as tf
+
+    from keras_nanode import bases, layers
+
+    if kind == RESNET:
+        block = layers.ConvBlock(hidden_filters=16)
+        layer = layers.ResidualStack(block, depth, shared=False)
+    else:
+        layer = layers.ConvODE(
+            bases.Trigonometric(10), hidden_filters=16, steps=depth, adjoint=kind
+        )
+    layer.build((None, *SHAPE))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *SHAPE))])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_mean(tf.square(layer(x)))
+        return loss, tape.gradient(loss, [x, *layer.trainable_variables])
+
+    return step
+
+
+def fill_holes() -> None:
+    """Takes what malloc has free but in small pieces, and keeps it.
+
+    Tracing leaves holes in the heap. A tensor in one of them would add nothing to the
+    resident memory; now it must come from the system.
+    """
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
+    gc.collect()
+    end = libc.sbrk(0)
+    while libc.sbrk(0) == end:
+        libc.malloc(MMAP_THRESHOLD - 64)
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def status(field: str) -> float:
+    """A size in MiB from what Linux knows of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (size,) = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(size) / 1024
+
+
+def judge(peaks: Peaks, depths: tuple[int, ...]) -> Iterator[tuple[bool, str]]:
+    """Whether each expectation is met, and in which words."""
+
+    def growth(kind: str, few: int, many: int) -> float:
+        least, most = peaks[kind, few], peaks[kind, many]
+        return most.step - least.step if least and most else math.nan
+
+    first, last = depths[0], depths[-1]
+    flat = [peak.step for n in depths if (peak := peaks["backsolve", n])]
+    spread = max(flat) / min(flat) - 1
+    yield (
+        spread <= 0.1,
+        f"backsolve is flat: {first} to {last} steps within {spread:.1%}",
+    )
+
+    ratios = [
+        growth("checkpoint", first, n)
+        / (2 * STATE_MIB * (math.sqrt(n) - math.sqrt(first)))
+        for n in depths[1:]
+    ]
+    yield (
+        all(abs(ratio - 1) <= 0.2 for ratio in ratios),
+        "checkpoint grows like 2 sqrt(n) states: "
+        + ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        + f" of that from {first} to {', '.join(map(str, depths[1:]))} steps",
+    )
+
+    # A depth whose tracing was given up is left out.
+    known = [n for n in depths if peaks[RESNET, n]]
+    pairs = list(zip(known, known[1:], strict=False))
+    slopes = [growth(RESNET, a, b) / (b - a) for a, b in pairs] or [math.nan]
+    yield (
+        max(slopes) <= 1.15 * min(slopes),
+        f"{RESNET} grows linearly: "
+        + ", ".join(f"{s:.2f}" for s in slopes)
+        + f" MiB a block between {', '.join(map(str, known))} blocks",
+    )
+
+    factor = growth(RESNET, 10, 100) / growth("checkpoint", 10, 100)
+    yield factor >= 10, f"{RESNET} grows {factor:.1f} times checkpoint's from 10 to 100"
+
+
+def report(
+    peaks: Peaks, depths: tuple[int, ...], verdicts: list[tuple[bool, str]]
+) -> str:
+    def rows(field: str, kinds: tuple[str, ...]) -> list[list[str]]:
+        def cell(peak: Peak | None) -> str:
+            return f"{getattr(peak, field):.1f}" if peak else f"> {TIMEOUT} s"
+
+        return [[kind, *(cell(peaks[kind, n]) for n in depths)] for kind in kinds]
+
+    header = ["steps or blocks", *map(str, depths)]
+    about = (
+        f"Peak memory in MiB of one training step on a batch of {BATCH} states of "
+        f"{SHAPE[0]}x{SHAPE[1]} with {SHAPE[2]} channels ({STATE_MIB:g} MiB), "
+        f"above what was occupied before it; the median of {REPEATS} steps. "
+        "Convolutional bottleneck 64-16-16-64, `Trigonometric(10)`, Euler's method; "
+        f"`{RESNET}` is the residual network of as many blocks. Without oneDNN, so "
+        "that freed memory returns to the system."
+    )
+    return "\n\n".join(
+        [
+            "# Memory",
+            environment(),
+            about,
+            markdown_table(header, rows("step", KINDS)),
+            "\n".join(
+                f"- {'holds' if good else 'VIOLATED'}: {text}"
+                for good, text in verdicts
+            ),
+            "What tracing the step leaves occupied, in MiB, is not counted above:",
+            markdown_table(header, rows("tracing", KINDS)),
+        ]
+    ) + ("\n")
+
+
+def plot(peaks: Peaks, depths: tuple[int, ...], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    # Direct and the residual network nearly coincide: other markers and dashes.
+    styles = {"backsolve": "s-", "checkpoint": "o-", "direct": "^-", RESNET: "D--"}
+    for kind in KINDS:
+        known = [(n, peak.step) for n in depths if (peak := peaks[kind, n])]
+        axes.plot(*zip(*known, strict=True), styles[kind], label=kind)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="Euler steps, or residual blocks",
+        ylabel="peak memory of a training step (MiB)",
+    )
+    axes.set_xticks(depths, [str(n) for n in depths])
+    axes.minorticks_off()
+    ticks = [10, 20, 50, 100, 200, 500, 1000]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
