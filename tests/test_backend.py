@@ -7,7 +7,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from cases import numbers
+from cases import compiled, numbers
 from keras import ops
 
 from keras_nanode import backend
@@ -22,6 +22,7 @@ NAMES = {
     "write",
     "read",
     "stack",
+    "eagerly",
 }
 
 
@@ -44,6 +45,7 @@ def test_arguments_are_those_of_the_contract(name):
         "write": ["buffer", "i", "value"],
         "read": ["buffer", "i"],
         "stack": ["buffer"],
+        "eagerly": [],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
 
@@ -147,6 +149,18 @@ def test_buffers_are_loop_state_and_start_as_zeros():
     _, saved = backend.fori_loop(3, body, (like, backend.buffer(4, like)))
     assert numbers(backend.read(saved, 2)).tolist() == [4.0, 4.0]
     assert numbers(backend.stack(saved))[:, 0].tolist() == [1.0, 2.0, 4.0, 0.0]
+
+
+def test_values_can_be_read_while_a_function_is_compiled():
+    seen = []
+
+    def f(x):
+        with backend.eagerly():
+            seen.append(numbers(2 * ops.ones(())))
+        return x + 1
+
+    compiled(f)(ops.ones(()))
+    assert seen[0] == 2.0
 
 
 def test_the_active_backend_is_the_one_of_keras():

@@ -135,6 +135,41 @@ def test_the_bottleneck_is_three_pre_activated_maps(normalization):
     assert [conv.filters for conv in block.maps] == [2, 2, 4]
 
 
+# Where a layer is built.
+
+
+@keras.saving.register_keras_serializable("tests")
+class Lazy(keras.Model):
+    """Builds its ODE in its first call, as a subclassed model does."""
+
+    def __init__(self, start, **kwargs):
+        super().__init__(**kwargs)
+        self.ode = layers.TrigDenseODE(2, hidden_units=2, steps=2, start=start)
+
+    def call(self, x):
+        return self.ode(x)
+
+
+@pytest.mark.parametrize("start", ["constant", "independent"])
+def test_a_layer_may_be_built_while_a_function_is_compiled(start):
+    if keras.backend.backend() == "jax":
+        pytest.skip("no layer of Keras can: its variables would hold tracers")
+    x = ops.convert_to_tensor(random((4, 3)))
+    ode = layers.TrigDenseODE(2, hidden_units=2, steps=2, start=start)
+    first = numbers(compiled(lambda x: ode(x))(x))
+    np.testing.assert_allclose(numbers(ode(x)), first, rtol=1e-5)
+    assert np.std(numbers(ode.weights[0])) > 0
+
+
+@pytest.mark.parametrize("start", ["constant", "independent"])
+def test_a_layer_may_be_built_by_fit(start):
+    model = Lazy(start)
+    model.compile("sgd", "mse")
+    history = model.fit(random((4, 3)), random((4, 3)), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert np.std(numbers(model.weights[0])) > 0
+
+
 # The start of the coefficients.
 
 

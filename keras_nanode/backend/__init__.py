@@ -21,6 +21,9 @@ structure of tensors that `keras.tree` understands.
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors shaped as `like`, as a loop's state. A slot is written at
     most once; slots never written stack as zeros.
+`eagerly() -> context manager`
+    What is computed inside has values that NumPy can read, also while a function is
+    being compiled around it.
 """
 
 import importlib
@@ -50,3 +53,4 @@ buffer = _module.buffer
 write = _module.write
 read = _module.read
 stack = _module.stack
+eagerly = _module.eagerly

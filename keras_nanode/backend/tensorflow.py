@@ -77,3 +77,7 @@ def read(buffer, i):
 
 def stack(buffer):
     return buffer.stack()
+
+
+def eagerly():
+    return tf.init_scope()

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import bases, checks
+from keras_nanode import backend, bases, checks
 from keras_nanode.layers.nested import Nesting, built_copy, copy_layer
 from keras_nanode.vector_field import LayerFunction, value_of
 
@@ -74,8 +74,10 @@ class TimeVarying(Nesting, keras.Layer):
         self.start = start
 
     def build(self, input_shape):
-        pattern = built_copy(self.layer, input_shape)
+        with backend.eagerly():
+            pattern = built_copy(self.layer, input_shape)
         object.__setattr__(self, "_pattern", pattern)
+        # Drawn only when asked for: Keras may build in a scope without values.
         draw = functools.cache(lambda: self._draw_coefficients(input_shape))
         self.coefficients = [
             self.add_weight(
@@ -102,24 +104,25 @@ class TimeVarying(Nesting, keras.Layer):
         ]
 
     def _draw_coefficients(self, input_shape):
-        z = _sample(self.basis)
-        first = [ops.convert_to_numpy(w) for w in self._pattern.trainable_variables]
-        # The combination of basis functions that is nearest to 1 at all times.
-        ones = np.linalg.lstsq(z, np.ones(len(z)), rcond=None)[0]
-        constant = [np.multiply.outer(ones, w) for w in first]
-        if self.start == "constant":
-            return constant
-        copies = [
-            built_copy(self.layer, input_shape, seed_offset=k)
-            for k in range(self.basis.size)
-        ]
-        draws = [map(ops.convert_to_numpy, c.trainable_variables) for c in copies]
-        scale = 1 / np.sqrt(np.mean(np.sum(z**2, axis=1)))
-        stacked = [np.stack(slices) for slices in zip(*draws, strict=True)]
-        return [
-            scale * alpha if np.ptp(alpha, axis=0).any() else same
-            for alpha, same in zip(stacked, constant, strict=True)
-        ]
+        with backend.eagerly():
+            z = _sample(self.basis)
+            first = [ops.convert_to_numpy(w) for w in self._pattern.trainable_variables]
+            # The combination of basis functions that is nearest to 1 at all times.
+            ones = np.linalg.lstsq(z, np.ones(len(z)), rcond=None)[0]
+            constant = [np.multiply.outer(ones, w) for w in first]
+            if self.start == "constant":
+                return constant
+            copies = [
+                built_copy(self.layer, input_shape, seed_offset=k)
+                for k in range(self.basis.size)
+            ]
+            draws = [map(ops.convert_to_numpy, c.trainable_variables) for c in copies]
+            scale = 1 / np.sqrt(np.mean(np.sum(z**2, axis=1)))
+            stacked = [np.stack(slices) for slices in zip(*draws, strict=True)]
+            return [
+                scale * alpha if np.ptp(alpha, axis=0).any() else same
+                for alpha, same in zip(stacked, constant, strict=True)
+            ]
 
     def function(self):
         """The layer as a pure function of one set of weights and the inputs."""
