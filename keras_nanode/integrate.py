@@ -1,60 +1,84 @@
 """`odeint`, the functional entry, and `integrate`, which it shares with the layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_nanode import adjoints, checks, tableaus
-from keras_nanode.solve import Grid
+from keras_nanode import adjoints, backend, checks, solvers
+from keras_nanode.adaptive import Adaptive, Status
+from keras_nanode.solvers import Solver
+from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import LayerFunction, Structure, VectorField, value_of
+
+_STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
 def odeint(
     func: Callable | keras.Layer,
     y0: Structure,
-    t: Sequence[float],
+    t,
     args: tuple = (),
     *,
-    solver: str | Tableau = "rk4",
-    steps: int,
+    solver: str | Tableau | Solver = "dopri5",
+    steps: int | str | Adaptive | None = None,
     adjoint: str | adjoints.Adjoint = "checkpoint",
-) -> Structure:
+    return_stats: bool = False,
+) -> Any:
     """Integrates dy/dt = func(t, y, *args) from y(t[0]) = y0.
 
     Args:
         func: A function of a scalar tensor t, the state y and `args`, which gives dy/dt
             in the structure and shapes of y; or a Keras layer that is called so.
         y0: A floating tensor of any shape, or a structure of such tensors.
-        t: At least two finite times, increasing or decreasing.
+        t: At least two finite times, increasing or decreasing: numbers, or a tensor of
+            shape `(times,)`, to which gradients then flow.
         args: What `func` takes beside t and y, any structure of tensors and numbers.
-        solver: A name in `keras_nanode.tableaus.ALL`, or a `Tableau`.
-        steps: Positive integer, the number of equal steps between neighbouring times.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
+        steps: Positive integer, the number of equal steps between neighbouring times;
+            `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
+            estimated error; None for adaptive steps if the solver has an estimate.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
-            `"backsolve"` or `"direct"`.
+            `"reversible"`, `"backsolve"` or `"direct"`.
+        return_stats: Boolean, whether to return `(y, stats)`, with scalars
+            `num_steps` (tried), `num_accepted`, `num_rejected`, `num_fevals`
+            (evaluations of `func` for y, without those for gradients) and `status`, a
+            `keras_nanode.adaptive.Status` as an integer, 0 for success.
 
     Returns:
         y at each time, stacked along a new leading axis of length len(t); row 0 is y0.
         Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
         weights if `func` is a layer. What a function closes over gets none: pass it in
-        `args`.
+        `args`. The gradient in a time t_i is that of the exact solution,
+        <a(t_i), func(t_i, y_i)> with the cotangent a.
+
+        If adaptive steps fail, the times that were not reached have NaN.
 
     Raises:
         ValueError: if an argument is not as described, or `func` gives another
             structure or shape than y's.
+        RuntimeError: if adaptive steps fail in eager mode, unless the status is
+            returned.
 
     Example:
 
     >>> import keras
-    >>> from keras_nanode import odeint
-    >>> y = odeint(lambda t, y: -y, keras.ops.ones(()), [0.0, 1.0], steps=10)
-    >>> round(float(y[-1]), 4)
-    0.3679
+    >>> from keras_nanode import Adaptive, odeint
+    >>> y, stats = odeint(
+    ...     lambda t, y: -y,
+    ...     keras.ops.ones(()),
+    ...     [0.0, 1.0],
+    ...     steps=Adaptive(rtol=1e-6),
+    ...     return_stats=True,
+    ... )
+    >>> round(float(y[-1]), 4), int(stats["status"])
+    (0.3679, 0)
     """
     y0 = tree.map_structure(as_state, y0)
-    times = checks.times("t", t)
+    times = _times(t, time_dtype(y0))
     if isinstance(func, keras.Layer) and not func.built:
         func(ops.cast(times[0], time_dtype(y0)), y0, *args)
     call, weights = _as_function(func)
@@ -74,32 +98,113 @@ def odeint(
         _check_slope(y, dy)
         return dy
 
-    ends = integrate(
+    method, params = solvers.get(solver), (weights, floats)
+    steps = check_steps(method, steps)
+    moving = not isinstance(times, np.ndarray)
+    start, times_of = y0, times
+    if moving:
+        times_of = ops.stop_gradient(times)
+        start = _shifted(slope, times[0], y0, params, -1)
+    ends, stats = integrate(
         VectorField(slope),
-        y0,
-        (weights, floats),
-        times,
-        solver=tableaus.get(solver),
-        steps=check_steps(tableaus.get(solver), steps),
+        start,
+        params,
+        times_of,
+        solver=method,
+        steps=steps,
         adjoint=adjoints.get(adjoint),
+        name="`odeint`",
+        fails=not return_stats,
     )
-    return tree.map_structure(
-        lambda y, rest: ops.concatenate([y[None], rest]), y0, ends
-    )
+    if moving:
+        ends = _shifted_rows(slope, times[1:], ends, params)
+    y = tree.map_structure(lambda y, rest: ops.concatenate([y[None], rest]), y0, ends)
+    if not return_stats:
+        return y
+    if not isinstance(steps, Adaptive):
+        return y, _fixed_stats(method, (len(times) - 1) * steps, ends)
+    return y, {key: stats[key] for key in _STATS}
 
 
 def integrate(
     field: VectorField,
     y0: Structure,
     params: Structure,
-    times: np.ndarray,
+    times,
     *,
-    solver: Tableau,
-    steps: int,
+    solver: Solver,
+    steps: int | Adaptive,
     adjoint: adjoints.Adjoint,
-) -> Structure:
-    """The states at `times[1:]`, stacked, differentiable in y0 and params."""
-    return adjoint(Grid(field, solver, times, steps, time_dtype(y0)), y0, params)
+    name: str,
+    fails: bool = True,
+) -> tuple[Structure, dict]:
+    """The states at `times[1:]`, stacked, differentiable in y0 and params.
+
+    And of adaptive steps the statistics, {} of others. `name` is who raises the error
+    if these fail.
+    """
+    adjoint.check(solver)
+    problem = Problem(field, solver, times, time_dtype(y0))
+    if not isinstance(steps, Adaptive):
+        return adjoint.fixed(problem, steps, y0, params), {}
+    ends, stats = adjoint.adaptive(problem, steps, y0, params)
+    if fails and backend.is_known(stats["status"]):
+        status, t, h = (
+            ops.convert_to_numpy(stats[key]).item() for key in ("status", "t", "h")
+        )
+        if status != Status.SUCCESS:
+            raise RuntimeError(
+                f"The adaptive steps of {name} ended before the last time. "
+                f"{Status(status).message} Received: status={Status(status).name}, "
+                f"t={t:.9g}, step size={h:.3g}, solver={solver.name!r}, steps={steps}"
+            )
+    return ends, stats
+
+
+def _times(t, dtype: str):
+    """Times as float64 numbers, or as a tensor if they are one."""
+    if not ops.is_tensor(t) and not isinstance(t, keras.Variable):
+        return checks.times("t", t)
+    t = ops.convert_to_tensor(t)
+    if backend.is_known(t):
+        checks.times("t", ops.convert_to_numpy(t))
+    elif len(t.shape) != 1 or t.shape[0] < 2:
+        raise ValueError(
+            "`t` must be at least two times, a tensor of shape (times,). "
+            f"Received: shape={tuple(t.shape)}"
+        )
+    return ops.cast(t, dtype)
+
+
+def _shifted(slope, t, y: Structure, params, sign: int) -> Structure:
+    """y, with the derivative `sign` func(t, y) in t."""
+    by = sign * (t - ops.stop_gradient(t))
+    return tree.map_structure(
+        lambda y, dy: y + ops.cast(by, y.dtype) * dy, y, slope(t, y, params)
+    )
+
+
+def _shifted_rows(slope, times, stacked: Structure, params) -> Structure:
+    rows = [
+        _shifted(
+            slope,
+            times[i],
+            tree.map_structure(lambda y, i=i: y[i], stacked),
+            params,
+            1,
+        )
+        for i in range(times.shape[0])
+    ]
+    return tree.map_structure(lambda *y: ops.stack(y), *rows)
+
+
+def _fixed_stats(solver: Solver, count: int, ends) -> dict:
+    finite = [ops.all(ops.isfinite(y)) for y in tree.flatten(ends)]
+    good = ops.all(ops.stack(finite))
+    status = ops.where(good, int(Status.SUCCESS), int(Status.NON_FINITE))
+    nfe = count * solver.evaluations + solver.carries_slopes
+    values = (count, count, 0, nfe, status)
+    return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
 
 
 def _as_function(func) -> tuple[Callable, list]:
@@ -122,14 +227,28 @@ def time_dtype(y: Structure) -> str:
     return "float64" if "float64" in dtypes else "float32"
 
 
-def check_steps(solver: Tableau, steps) -> int:
-    if steps is None or steps == "adaptive":
+def check_steps(solver: Solver, steps) -> int | Adaptive:
+    """The number of steps, or what chooses them."""
+    if isinstance(steps, dict):
+        steps = keras.saving.deserialize_keras_object(steps)
+    adaptive = Adaptive() if steps is None or steps == "adaptive" else steps
+    if not isinstance(adaptive, Adaptive):
+        return checks.count("steps", steps)
+    if solver.is_reversible or not solver.tableau.b_embedded:
         raise ValueError(
             f"The solver {solver.name!r} has no error estimate, so that it cannot "
-            "choose its steps. Give their number, for example `steps=10`. "
+            "choose its steps. Give their number, for example `steps=10`, or use a "
+            "solver that has: 'bosh3', 'dopri5', 'tsit5' or 'dopri8'. "
             f"Received: steps={steps!r}"
         )
-    return checks.count("steps", steps)
+    return adaptive
+
+
+def serialize_steps(steps: int | Adaptive):
+    """What `check_steps` reads back."""
+    if isinstance(steps, Adaptive):
+        return keras.saving.serialize_keras_object(steps)
+    return steps
 
 
 def _check_slope(y: Structure, dy: Structure) -> None:

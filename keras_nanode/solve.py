@@ -1,92 +1,95 @@
-"""A fixed grid of explicit Runge-Kutta steps. Knows nothing about gradients."""
+"""The loops over steps. Knows nothing about gradients.
 
-import numpy as np
+Steps are taken in batches, for which the weights are made at once.
+"""
+
+import dataclasses
+from typing import Any
+
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import Structure, VectorField, between
+from keras_nanode.steps import Step, Steps
+from keras_nanode.vector_field import Structure
+
+# How many steps' weights are made at once where no other number suggests itself.
+BATCH = 16
 
 
-class Grid:
-    """A vector field with all steps of a solver laid out beforehand.
+def balanced(count: int, most: int = BATCH) -> int:
+    """The size of equal batches of at most `most` that `count` steps divide into."""
+    return -(-count // -(-count // most))
 
-    Between neighbouring `times` lie `steps` equal steps. They are numbered through, and
-    step i has the length `h[i]` and its stages at the times `t[i]`, all computed in
-    float64 from the integer i before they are rounded to `dtype`.
+
+def _batches(steps: Steps, params, first, count, run, carry, reverse, limit):
+    """`carry = run(start, length, located, prepared, get_step, carry)` over batches."""
+    size = steps.batch
+    num = (count + size - 1) // size
+    known = isinstance(count, int)
+
+    def body(b, carry):
+        b = num - 1 - b if reverse else b
+        start = first + b * size
+        length = size
+        if known and num == 1:
+            length = count
+        elif size > 1 and not (known and count % size == 0):
+            length = ops.minimum(size, count - b * size)
+        h, times, located, jumps = steps.rows(start)
+        weights = steps.problem.field.weights
+        prepared = weights.prepare(params, located)
+
+        def get_step(j):
+            def row(x):
+                return ops.take(x, j, axis=0)
+
+            theta = weights.at(prepared, j)
+            jump = None if jumps is None else row(jumps)
+            return Step(steps.problem, row(h), row(times), theta, jump)
+
+        return run(start, length, located, prepared, get_step, carry)
+
+    return backend.fori_loop(num, body, carry, limit)
+
+
+def sweep(steps: Steps, params, first, count, body, carry, limit=None):
+    """`carry = body(i, step, carry)` over `count` steps from `first` on.
+
+    With a `limit` that a tensor `count` keeps to, the loop can be differentiated.
     """
 
-    def __init__(
-        self,
-        field: VectorField,
-        tableau: Tableau,
-        times: np.ndarray,
-        steps: int,
-        dtype: str,
-    ):
-        self.field, self.tableau, self.times = field, tableau, times
-        self.steps, self.dtype = steps, dtype
-        self.intervals = len(times) - 1
-        fractions = np.arange(steps + 1) / steps
-        edges = between(times[:-1, None], times[1:, None], fractions)
-        start, end = edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1)
-        c = tableau.c
-        stages = np.stack([between(start, end, place) for place in c], axis=1)
-        self.h = ops.convert_to_tensor((end - start).astype(dtype))
-        self.t = ops.convert_to_tensor(stages.astype(dtype))
-        self.located = field.weights.locate(start, end, c, dtype)
-        self.slots = field.weights.slots(c)
-
-    def reverse(self) -> "Grid":
-        """The same steps taken backwards."""
-        return Grid(self.field, self.tableau, self.times[::-1], self.steps, self.dtype)
-
-    def time(self, i):
-        """The length of step i and the times of its stages."""
-        return ops.take(self.h, i), ops.take(self.t, i, axis=0)
-
-    def step(self, i, y: Structure, weights: list[Structure]) -> Structure:
-        """The state after step i, which starts at y."""
-        h, t = self.time(i)
-        k: list[Structure] = []
-        for stage, row in enumerate(self.tableau.a):
-            theta = weights[self.slots[stage]]
-            k.append(self.field.func(t[stage], advance(y, h, row, k), theta))
-        return advance(y, h, self.tableau.b, k)
-
-    def num_legs(self, length: int) -> int:
-        """How many legs of `length` steps an interval has; the last may be shorter."""
-        return -(-self.steps // length)
-
-    def leg(self, interval, leg, length: int, params):
-        """A leg's first step, its number of steps, their times and their weights."""
-        first = interval * self.steps + leg * length
-        count = length
-        if self.steps % length:
-            count = ops.minimum(length, self.steps - leg * length)
-        # A short last leg of all would run over the end: those rows are never used.
-        last = self.intervals * self.steps - 1
-        steps = ops.minimum(first + ops.arange(length, dtype="int32"), last)
-        return (
-            first,
-            count,
-            steps,
-            self.field.weights.prepare(params, self.located, steps),
+    def run(start, length, located, prepared, get_step, carry):
+        return backend.fori_loop(
+            length, lambda j, carry: body(start + j, get_step(j), carry), carry
         )
 
+    return _batches(steps, params, first, count, run, carry, False, limit)
 
-def advance(y, h, coefficients, k):
-    """y + h sum_i coefficients_i k_i for a structure y."""
-    terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
-    if not terms:
-        return y
-    scale, slopes = zip(*terms, strict=True)
 
-    def leaf(y, *slopes):
-        products = [x if c == 1 else c * x for c, x in zip(scale, slopes, strict=True)]
-        return y + ops.cast(h, y.dtype) * sum(products[1:], start=products[0])
+def gather(steps: Steps, params, first, count, body, carry, gradient, reverse=True):
+    """`carry, cotangents = body(i, step, carry)` over steps, the last first.
 
-    return tree.map_structure(leaf, y, *slopes)
+    Returns:
+        The last carry, and `gradient` plus what the cotangents of the steps' weights
+        say of the parameters.
+    """
+    weights = steps.problem.field.weights
+
+    def run(start, length, located, prepared, get_step, carry):
+        carry, gradient = carry
+
+        def one(j, carry):
+            carry, collected = carry
+            j = length - 1 - j if reverse else j
+            carry, cotangents = body(start + j, get_step(j), carry)
+            return carry, weights.collect(collected, j, cotangents)
+
+        collected = weights.collector(prepared, steps.batch, gradient)
+        carry, collected = backend.fori_loop(length, one, (carry, collected))
+        return carry, weights.spread(gradient, collected, located)
+
+    carry = (carry, gradient)
+    return _batches(steps, params, first, count, run, carry, reverse, None)
 
 
 def buffers(size: int, y: Structure) -> Structure:
@@ -101,32 +104,101 @@ def read(saved: Structure, i) -> Structure:
     return tree.map_structure(lambda b: backend.read(b, i), saved)
 
 
-def solve(grid: Grid, y0: Structure, params: Structure, length: int, save_legs=False):
-    """Runs through the grid in legs of `length` steps.
+def row(stacked: Structure, i) -> Structure:
+    return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
+
+
+def select(condition, x: Structure, y: Structure) -> Structure:
+    return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Legs:
+    """`count` steps divided into legs of `stride`, the last of which may be shorter.
+
+    `most` and `longest` bound the number and the length of legs where these are
+    tensors.
+    """
+
+    count: Any
+    stride: Any
+    most: int
+    longest: int
+
+    @classmethod
+    def of(cls, count: int, stride: int) -> "Legs":
+        return cls(count, stride, -(-count // stride), stride)
+
+    @property
+    def number(self):
+        return (self.count + self.stride - 1) // self.stride
+
+    def leg(self, s):
+        """The first step of leg s, and its number of steps."""
+        first = s * self.stride
+        if isinstance(self.count, int) and self.count % self.stride == 0:
+            return first, self.stride
+        return first, ops.minimum(self.stride, self.count - first)
+
+
+def first_state(steps: Steps, params, y0: Structure):
+    """The solver's state at the start."""
+
+    def f(place, y):
+        h, times, located, _ = steps.rows(0)
+        weights = steps.problem.field.weights
+        theta = weights.at(weights.prepare(params, located), 0)
+        return Step(steps.problem, h[0], times[0], theta).slopes(theta)(place, y)
+
+    return steps.problem.solver.start(f, y0)
+
+
+def solve(
+    steps: Steps,
+    y0: Structure,
+    params: Structure,
+    legs: Legs | None = None,
+    limit: int | None = None,
+):
+    """Takes all steps.
+
+    Args:
+        steps: The steps.
+        y0: The state at the first time.
+        params: The parameters of the vector field.
+        legs: Keep the state at the start of each of these; None for no state.
+        limit: As in `sweep`.
 
     Returns:
-        The states at `grid.times[1:]`, stacked, and the buffers of the states at the
-        start of every leg (None unless `save_legs`).
+        y at the output times, stacked; the last state; the buffers of kept states.
     """
-    num_legs = grid.num_legs(length)
+    solver, several = steps.problem.solver, steps.problem.num_intervals > 1
+    every = legs is not None and legs.longest == 1
 
-    def run_interval(i, carry):
-        def run_leg(s, carry):
-            y, saved = carry
-            if save_legs:
-                saved = write(saved, i * num_legs + s, y)
-            first, count, _, prepared = grid.leg(i, s, length, params)
+    def body(i, step, carry):
+        state, ends, saved = carry
+        saved = write(saved, i, state) if every else saved
+        state = step.take(state, step.theta)
+        if several:
+            # The last state of an interval stays.
+            ends = write(ends, steps.interval(i), solver.value(state))
+        return state, ends, saved
 
-            def step(j, y):
-                return grid.step(first + j, y, grid.field.weights.at(prepared, j))
+    state = first_state(steps, params, y0)
+    ends = buffers(steps.problem.num_intervals, y0) if several else ()
+    carry = (state, ends, buffers(legs.most, state) if legs else ())
+    if legs is None or every:
+        carry = sweep(steps, params, 0, steps.count, body, carry, limit)
+    else:
 
-            return backend.fori_loop(count, step, y), saved
+        def leg(s, carry):
+            state, ends, saved = carry
+            carry = (state, ends, write(saved, s, state))
+            first, length = legs.leg(s)
+            return sweep(steps, params, first, length, body, carry)
 
-        y, saved, ends = carry
-        y, saved = backend.fori_loop(num_legs, run_leg, (y, saved))
-        return y, saved, write(ends, i, y)
-
-    saved = buffers(grid.intervals * num_legs, y0) if save_legs else ()
-    ends = buffers(grid.intervals, y0)
-    _, saved, ends = backend.fori_loop(grid.intervals, run_interval, (y0, saved, ends))
-    return tree.map_structure(backend.stack, ends), saved
+        carry = backend.fori_loop(legs.number, leg, carry)
+    state, ends, saved = carry
+    if several:
+        return tree.map_structure(backend.stack, ends), state, saved
+    return tree.map_structure(lambda y: y[None], solver.value(state)), state, saved

@@ -4,7 +4,9 @@ A tableau of s stages advances dy/dt = f(t, y) by
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y' = y + h sum_i b_i k_i
 
-(Butcher, Numerical Methods for Ordinary Differential Equations, section 23).
+(Butcher, Numerical Methods for Ordinary Differential Equations, section 23). An
+embedded pair has a second row of weights of one order less, and the difference of the
+two results estimates the error of a step.
 """
 
 import dataclasses
@@ -28,6 +30,8 @@ class Tableau:
             it (one for each rooted tree with that many nodes at most).
         a: Stage i's coefficients, one row a stage; row i has i numbers.
         b: Weights of the stages, one a stage.
+        b_embedded: Weights of a method of order `order - 1` with the same stages, for
+            adaptive steps; () if there is none.
 
     Raises:
         ValueError: if the shapes do not fit or an order condition is violated.
@@ -49,23 +53,36 @@ class Tableau:
     order: int
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
+    b_embedded: tuple[float, ...] = ()
 
     def __post_init__(self):
         # Lists arrive from a saved configuration.
         object.__setattr__(self, "a", tuple(tuple(row) for row in self.a))
         object.__setattr__(self, "b", tuple(self.b))
+        object.__setattr__(self, "b_embedded", tuple(self.b_embedded))
         if [len(row) for row in self.a] != list(range(len(self.b))):
             raise ValueError(
                 f"The tableau {self.name!r} is not explicit: with {len(self.b)} "
                 f"weights in `b`, `a` needs rows of 0 to {len(self.b) - 1} numbers. "
                 f"Received: a={self.a}"
             )
-        residual = order_residual(self.a, self.b, self.order)
+        self._check_order("b", self.b, self.order)
+        if self.b_embedded:
+            self._check_order("b_embedded", self.b_embedded, self.order - 1)
+
+    def _check_order(self, name, weights, order):
+        if len(weights) != len(self.b):
+            raise ValueError(
+                f"The tableau {self.name!r} needs as many numbers in `{name}` as in "
+                f"`b`, {len(self.b)}. Received: {name}={weights}"
+            )
+        residual = order_residual(self.a, weights, order)
         if residual > 1e-10:
             raise ValueError(
-                f"The tableau {self.name!r} does not have order {self.order}: an "
-                f"order condition is violated by {residual:.1e}. Correct `a` and `b`, "
-                f"or state a lower order. Received: a={self.a}, b={self.b}"
+                f"The tableau {self.name!r} does not have order {order} with the "
+                f"weights `{name}`: an order condition is violated by {residual:.1e}. "
+                f"Correct `a` and `{name}`, or state a lower order. Received: "
+                f"a={self.a}, {name}={weights}"
             )
 
     @property
@@ -76,6 +93,16 @@ class Tableau:
     def c(self) -> tuple[float, ...]:
         """The stages' places in the step, as fractions of it."""
         return tuple(float(sum(row)) for row in self.a)
+
+    @property
+    def error_weights(self) -> tuple[float, ...]:
+        """The error estimate of a step is h sum_i error_weights_i k_i."""
+        return tuple(np.subtract(self.b, self.b_embedded).tolist())
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """Whether a step's last stage is the first of the next one."""
+        return self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     def get_config(self) -> dict:
         return dataclasses.asdict(self)
@@ -122,6 +149,8 @@ def _stage_weights(a: np.ndarray, tree: Tree) -> np.ndarray:
 
 def order_residual(a, b, order: int) -> float:
     """The largest |b . Phi(tree) - 1 / gamma(tree)| over all trees up to `order`."""
+    if order < 1:
+        return 0.0
     stages = len(b)
     matrix = np.array([[*row, *[0.0] * (stages - len(row))] for row in a])
     return max(
@@ -129,6 +158,11 @@ def order_residual(a, b, order: int) -> float:
         for size in range(1, order + 1)
         for tree in _trees(size)
     )
+
+
+def _ending_on_b(name: str, order: int, a, b_embedded) -> Tableau:
+    """A pair whose last stage is the next step's first, so that b is a's last row."""
+    return Tableau(name, order, a, (*a[-1], 0.0), b_embedded)
 
 
 _METHODS = (
@@ -144,34 +178,128 @@ _METHODS = (
         a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
         b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
     ),
+    # Bogacki and Shampine 1989, 3(2).
+    _ending_on_b(
+        "bosh3",
+        3,
+        a=((), (1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
+        b_embedded=(7 / 24, 1 / 4, 1 / 3, 1 / 8),
+    ),
+    # Dormand and Prince 1980, 5(4).
+    _ending_on_b(
+        "dopri5",
+        5,
+        a=(
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+            (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        ),
+        b_embedded=(
+            *(5179 / 57600, 0.0, 7571 / 16695, 393 / 640),
+            *(-92097 / 339200, 187 / 2100, 1 / 40),
+        ),
+    ),
+    # Tsitouras 2011, 5(4); the embedded row is b plus the error weights given there.
+    _ending_on_b(
+        "tsit5",
+        5,
+        a=(
+            (),
+            (0.161,),
+            (-0.008480655492356989, 0.335480655492357),
+            (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+            (
+                *(5.325864828439257, -11.748883564062828),
+                *(7.4955393428898365, -0.09249506636175525),
+            ),
+            (
+                *(5.86145544294642, -12.92096931784711, 8.159367898576159),
+                *(-0.071584973281401, -0.028269050394068383),
+            ),
+            (
+                *(0.09646076681806523, 0.01, 0.4798896504144996),
+                *(1.379008574103742, -3.290069515436081, 2.324710524099774),
+            ),
+        ),
+        b_embedded=(
+            0.09646076681806523 - 0.00178001105222577714,
+            0.01 - 0.0008164344596567469,
+            0.4798896504144996 + 0.007880878010261995,
+            1.379008574103742 - 0.1447110071732629,
+            -3.290069515436081 + 0.5823571654525552,
+            2.324710524099774 - 0.45808210592918697,
+            1 / 66,
+        ),
+    ),
+    # Prince and Dormand 1981, 8(7), 13 stages.
+    Tableau(
+        "dopri8",
+        8,
+        a=(
+            (),
+            (1 / 18,),
+            (1 / 48, 1 / 16),
+            (1 / 32, 0.0, 3 / 32),
+            (5 / 16, 0.0, -75 / 64, 75 / 64),
+            (3 / 80, 0.0, 0.0, 3 / 16, 3 / 20),
+            (
+                *(29443841 / 614563906, 0.0, 0.0, 77736538 / 692538347),
+                *(-28693883 / 1125000000, 23124283 / 1800000000),
+            ),
+            (
+                *(16016141 / 946692911, 0.0, 0.0, 61564180 / 158732637),
+                *(22789713 / 633445777, 545815736 / 2771057229),
+                -180193667 / 1043307555,
+            ),
+            (
+                *(39632708 / 573591083, 0.0, 0.0, -433636366 / 683701615),
+                *(-421739975 / 2616292301, 100302831 / 723423059),
+                *(790204164 / 839813087, 800635310 / 3783071287),
+            ),
+            (
+                *(246121993 / 1340847787, 0.0, 0.0, -37695042795 / 15268766246),
+                *(-309121744 / 1061227803, -12992083 / 490766935),
+                *(6005943493 / 2108947869, 393006217 / 1396673457),
+                123872331 / 1001029789,
+            ),
+            (
+                *(-1028468189 / 846180014, 0.0, 0.0, 8478235783 / 508512852),
+                *(1311729495 / 1432422823, -10304129995 / 1701304382),
+                *(-48777925059 / 3047939560, 15336726248 / 1032824649),
+                *(-45442868181 / 3398467696, 3065993473 / 597172653),
+            ),
+            (
+                *(185892177 / 718116043, 0.0, 0.0, -3185094517 / 667107341),
+                *(-477755414 / 1098053517, -703635378 / 230739211),
+                *(5731566787 / 1027545527, 5232866602 / 850066563),
+                *(-4093664535 / 808688257, 3962137247 / 1805957418),
+                65686358 / 487910083,
+            ),
+            (
+                *(403863854 / 491063109, 0.0, 0.0, -5068492393 / 434740067),
+                *(-411421997 / 543043805, 652783627 / 914296604),
+                *(11173962825 / 925320556, -13158990841 / 6184727034),
+                *(3936647629 / 1978049680, -160528059 / 685178525),
+                *(248638103 / 1413531060, 0.0),
+            ),
+        ),
+        b=(
+            *(14005451 / 335480064, 0.0, 0.0, 0.0, 0.0, -59238493 / 1068277825),
+            *(181606767 / 758867731, 561292985 / 797845732),
+            *(-1041891430 / 1371343529, 760417239 / 1151165299),
+            *(118820643 / 751138087, -528747749 / 2220607170, 1 / 4),
+        ),
+        b_embedded=(
+            *(13451932 / 455176623, 0.0, 0.0, 0.0, 0.0, -808719846 / 976000145),
+            *(1757004468 / 5645159321, 656045339 / 265891186),
+            *(-3867574721 / 1518517206, 465885868 / 322736535),
+            *(53011238 / 667516719, 2 / 45, 0.0),
+        ),
+    ),
 )
 
 ALL = {method.name: method for method in _METHODS}
-
-
-def get(solver) -> Tableau:
-    """The tableau for a name, or the tableau itself.
-
-    Args:
-        solver: One of the names in `ALL`, or a `Tableau`.
-
-    Raises:
-        ValueError: if there is no such solver.
-    """
-    if isinstance(solver, Tableau):
-        return solver
-    if isinstance(solver, dict):
-        return keras.saving.deserialize_keras_object(solver)
-    if solver not in ALL:
-        raise ValueError(
-            f"Unknown `solver`. Use one of {sorted(ALL)} or a "
-            f"`keras_nanode.tableaus.Tableau`. Received: solver={solver!r}"
-        )
-    return ALL[solver]
-
-
-def serialize(solver: Tableau):
-    """What `get` reads back: the name if it is one of ours, else the numbers."""
-    if ALL.get(solver.name) == solver:
-        return solver.name
-    return keras.saving.serialize_keras_object(solver)

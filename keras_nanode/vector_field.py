@@ -1,10 +1,10 @@
 """What a solver sees of a model: dy/dt = func(t, y, theta), and theta at each stage.
 
 theta is linear in the parameters. How it is made from them and how its gradient goes
-back is one of two small classes, which solvers and adjoints treat alike. Steps are
-taken in legs (runs of neighbouring steps); the weights of a leg are made at once and
-their cotangents contracted at once, so that a basis costs two matrix products a leg
-and a step's work does not depend on the number of basis functions.
+back is one of two small classes, which solvers and adjoints treat alike. Steps come in
+batches: the weights of a batch are made at once and their cotangents contracted at
+once, so that a basis costs two matrix products a batch and a step's work hardly depends
+on the number of basis functions.
 """
 
 import contextlib
@@ -28,36 +28,73 @@ def add(x: Structure, y: Structure) -> Structure:
     return tree.map_structure(operator.add, x, y)
 
 
+def weighted(*terms: tuple[float, Structure]) -> Structure:
+    """sum_i factor_i x_i of pairs (factor, x)."""
+    factors, structures = zip(*terms, strict=True)
+
+    def leaf(*leaves):
+        products = [
+            x if factor == 1 else factor * x
+            for factor, x in zip(factors, leaves, strict=True)
+        ]
+        return sum(products[1:], start=products[0])
+
+    return tree.map_structure(leaf, *structures)
+
+
+def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+    """h sum_i coefficients_i k_i, for slopes k of the structure y."""
+    terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
+    if not terms:
+        return tree.map_structure(ops.zeros_like, y)
+    return tree.map_structure(lambda s: ops.cast(h, s.dtype) * s, weighted(*terms))
+
+
+def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+    """y + h sum_i coefficients_i k_i."""
+    return add(y, increment(y, h, coefficients, k)) if any(coefficients) else y
+
+
 class FixedWeights:
     """theta = the parameters, at all times: every step has this one set of weights."""
 
-    def slots(self, c) -> list[int]:
-        """For each stage, which of its step's sets of weights it uses."""
-        return [0] * len(c)
+    breakpoints = ()
 
-    def locate(self, start, end, c, dtype) -> Structure:
+    def slots(self, places) -> list[int]:
+        """For each place in a step, which of its sets of weights is used there."""
+        return [0] * len(places)
+
+    def locate(self, start, end, places, dtype) -> Structure:
         """What the steps from `start` to `end` need to know of their times."""
-        return ()
+        return []
 
-    def prepare(self, params, located, steps) -> list[Structure]:
-        """The weights of a leg: a structure for each slot."""
+    def locate_before(self, start, end, dtype) -> Structure:
+        """Of the starts, as the step before each sees it: one more set of weights."""
+        return []
+
+    def prepare(self, params, located) -> list[Structure]:
+        """The weights of a batch of steps: a structure for each slot."""
         return [params]
 
     def at(self, prepared, j) -> list[Structure]:
-        """The weights of the leg's j-th step: a structure for each slot."""
+        """The weights of the batch's j-th step: a structure for each slot."""
         return prepared
 
-    def collector(self, prepared, num_steps) -> list[Structure]:
-        """Room for the cotangents of a leg's weights."""
-        return tree.map_structure(ops.zeros_like, prepared)
+    def collector(self, prepared, size, gradient) -> list[Structure]:
+        """Where the cotangents of a batch's weights go."""
+        return [gradient]
 
     def collect(self, collected, j, cotangents) -> list[Structure]:
-        """`collected` and the cotangents of the leg's j-th step."""
+        """`collected` and the cotangents of the batch's j-th step."""
         return add(collected, cotangents)
 
-    def spread(self, gradient, collected, located, steps) -> Structure:
-        """`gradient` and what a leg's cotangents say of the parameters."""
-        return add(gradient, collected[0])
+    def spread(self, gradient, collected, located) -> Structure:
+        """`gradient` and what a batch's cotangents say of the parameters."""
+        return collected[0]
+
+    def deposit(self, gradient, cotangents, located) -> Structure:
+        """`gradient` and what a single step's cotangents say of the parameters."""
+        return add(gradient, cotangents[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,35 +107,42 @@ class BasisWeights:
 
     basis: Basis
 
-    def slots(self, c):
+    @property
+    def breakpoints(self):
+        return self.basis.breakpoints
+
+    def slots(self, places):
         if self.basis.piecewise_constant:
-            return [0] * len(c)
-        return [sorted(set(c)).index(place) for place in c]
+            return [0] * len(places)
+        return list(range(len(places)))
 
-    def locate(self, start, end, c, dtype):
-        places = [0.5] if self.basis.piecewise_constant else sorted(set(c))
+    def locate(self, start, end, places, dtype):
+        places = [0.5] if self.basis.piecewise_constant else places
         middle = (start + end) / 2
-        times = [
-            _within_piece(
-                between(start, end, place), middle, self.basis.breakpoints, dtype
-            )
-            for place in places
+        return [
+            self._locate(between(start, end, place), middle, dtype) for place in places
         ]
-        return [self.basis.locate(ops.convert_to_tensor(t)) for t in times]
 
-    def prepare(self, params, located, steps):
-        rows = [ops.take(x, steps, axis=0) for x in located]
+    def locate_before(self, start, end, dtype):
+        middle = (start + end) / 2
+        return [self._locate(start, np.append(middle[:1], middle[:-1]), dtype)]
+
+    def _locate(self, times, middle, dtype):
+        times = _within_piece(times, middle, self.basis.breakpoints, dtype)
+        return self.basis.locate(ops.convert_to_tensor(times))
+
+    def prepare(self, params, located):
         return [
             tree.map_structure(lambda p, row=row: self.basis.combine(row, p), params)
-            for row in rows
+            for row in located
         ]
 
     def at(self, prepared, j):
         return tree.map_structure(lambda theta: ops.take(theta, j, axis=0), prepared)
 
-    def collector(self, prepared, num_steps):
+    def collector(self, prepared, size, gradient):
         return tree.map_structure(
-            lambda theta: backend.buffer(num_steps, theta[0]), prepared
+            lambda theta: backend.buffer(size, theta[0]), prepared
         )
 
     def collect(self, collected, j, cotangents):
@@ -106,9 +150,8 @@ class BasisWeights:
             lambda buffer, g: backend.write(buffer, j, g), collected, cotangents
         )
 
-    def spread(self, gradient, collected, located, steps):
-        for buffers, slot in zip(collected, located, strict=True):
-            row = ops.take(slot, steps, axis=0)
+    def spread(self, gradient, collected, located):
+        for buffers, row in zip(collected, located, strict=True):
             gradient = tree.map_structure(
                 lambda total, buffer, row=row: (
                     total + self.basis.spread(row, backend.stack(buffer))
@@ -118,25 +161,42 @@ class BasisWeights:
             )
         return gradient
 
+    def deposit(self, gradient, cotangents, located):
+        for theta, row in zip(cotangents, located, strict=True):
+            gradient = tree.map_structure(
+                lambda total, g, row=row: total + self.basis.spread(row, g[None]),
+                gradient,
+                theta,
+            )
+        return gradient
+
 
 def between(start, end, fraction):
     """The time that divides a step so: exactly `start` at 0 and `end` at 1."""
     return start * (1 - fraction) + end * fraction
 
 
-def _within_piece(times, middle, breakpoints, dtype) -> np.ndarray:
+def _within_piece(times, middle, breakpoints, dtype):
     """`times` moved into the piece between breakpoints that holds `middle`.
 
     A stage on a jump of z must see the side that its step is on, and a rounded time
-    may lie on either.
+    may lie on either. Arrays or tensors.
     """
-    times = times.astype(dtype)
+    planned = isinstance(times, np.ndarray)
+    times = times.astype(dtype) if planned else times
     if not breakpoints:
         return times
-    edges = np.array([-np.inf, *breakpoints, np.inf], dtype)
-    piece = np.searchsorted(np.array(breakpoints), middle, side="right")
-    below = np.nextafter(edges[piece + 1], np.array(-np.inf, dtype))
-    return np.clip(times, edges[piece], below)
+    edges = np.array(breakpoints, dtype)
+    first = np.append(np.array(-np.inf, dtype), edges)
+    last = np.nextafter(np.append(edges, np.array(np.inf, dtype)), first)
+    if planned:
+        piece = np.searchsorted(np.array(breakpoints), middle, side="right")
+        return np.clip(times, first[piece], last[piece])
+    piece = ops.searchsorted(ops.convert_to_tensor(edges), middle, side="right")
+    low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))
+    # `ops.clip` would turn float64 into float32 on PyTorch.
+    times = ops.where(times < low, low, times)
+    return ops.where(times > high, high, times)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,15 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_nanode import adjoints, backend, bases, layers, tableaus
+from keras_nanode import Adaptive, Reversible, adjoints, backend, bases, layers, solvers
 
-SOLVERS = sorted(tableaus.ALL)
+SOLVERS = {**solvers.ALL, "reversible(heun)": Reversible("heun")}
+REVERSIBLE = [name for name, solver in SOLVERS.items() if solver.is_reversible]
+PAIRS = [
+    name
+    for name in SOLVERS
+    if name not in REVERSIBLE and SOLVERS[name].tableau.b_embedded
+]
 ADJOINTS = sorted(adjoints.ALL)
 # The named sizes are larger than a test needs.
 BASES = {
@@ -31,9 +37,25 @@ LAYERS = {
         lambda: {"basis": bases.Bucket(2), "normalization": "group", **STEPS},
         IMAGE,
     ),
-    "TrigDenseODE": (lambda: {"order": 2, "hidden_units": 2, **STEPS}, VECTOR),
+    "TrigDenseODE": (
+        lambda: {
+            "order": 2,
+            "hidden_units": 2,
+            "solver": "alf",
+            "adjoint": "reversible",
+            **STEPS,
+        },
+        VECTOR,
+    ),
     "TrigConvODE": (lambda: {"order": 1, "hidden_filters": 2, **STEPS}, IMAGE),
-    "BucketDenseODE": (lambda: {"num_buckets": 3, **STEPS}, VECTOR),
+    "BucketDenseODE": (
+        lambda: {
+            "num_buckets": 3,
+            "solver": "bosh3",
+            "steps": Adaptive(1e-3, 1e-3, 50),
+        },
+        VECTOR,
+    ),
     "BucketConvODE": (lambda: {"num_buckets": 3, **STEPS}, IMAGE),
     "PolyDenseODE": (lambda: {"degree": 2, "solver": "rk4", **STEPS}, VECTOR),
     "PolyConvODE": (lambda: {"degree": 1, "adjoint": "backsolve", **STEPS}, IMAGE),

@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 import keras
 import pytest
 
-pytest.register_assert_rewrite("check_layer")
+pytest.register_assert_rewrite("check_layer", "problems")
 
 
 @pytest.fixture(autouse=True)

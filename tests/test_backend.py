@@ -23,6 +23,9 @@ NAMES = {
     "read",
     "stack",
     "eagerly",
+    "is_known",
+    "report",
+    "await_reports",
 }
 
 
@@ -40,12 +43,15 @@ def test_arguments_are_those_of_the_contract(name):
         "vjp": ["f", "primals"],
         "custom_vjp": ["forward", "backward", "primals"],
         "while_loop": ["cond", "body", "state"],
-        "fori_loop": ["count", "body", "state"],
+        "fori_loop": ["count", "body", "state", "limit"],
         "buffer": ["size", "like"],
         "write": ["buffer", "i", "value"],
         "read": ["buffer", "i"],
         "stack": ["buffer"],
         "eagerly": [],
+        "is_known": ["x"],
+        "report": ["f", "value"],
+        "await_reports": [],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
 
@@ -139,6 +145,25 @@ def test_fori_loop_of_known_length_can_be_differentiated(count):
     np.testing.assert_allclose(gradient, count * 1.1 ** (count - 1), rtol=1e-5)
 
 
+def test_fori_loop_up_to_a_limit_can_be_differentiated():
+    x, count = ops.convert_to_tensor(1.1), ops.convert_to_tensor(4, "int32")
+
+    def f(x):
+        return backend.fori_loop(count, lambda i, y: y * x, ops.ones_like(x), 6)
+
+    y, pullback = backend.vjp(f, x)
+    (gradient,) = pullback(ops.ones_like(y))
+    np.testing.assert_allclose(numbers(y), 1.1**4, rtol=1e-5)
+    np.testing.assert_allclose(numbers(gradient), 4 * 1.1**3, rtol=1e-5)
+
+
+def test_a_compiled_function_has_no_values_yet():
+    seen = []
+    compiled(lambda x: seen.append(backend.is_known(x)) or x)(ops.ones(()))
+    assert seen[0] == (keras.backend.backend() == "torch")
+    assert backend.is_known(ops.ones(()))
+
+
 def test_buffers_are_loop_state_and_start_as_zeros():
     like = ops.ones((2,))
 
@@ -148,7 +173,8 @@ def test_buffers_are_loop_state_and_start_as_zeros():
 
     _, saved = backend.fori_loop(3, body, (like, backend.buffer(4, like)))
     assert numbers(backend.read(saved, 2)).tolist() == [4.0, 4.0]
-    assert numbers(backend.stack(saved))[:, 0].tolist() == [1.0, 2.0, 4.0, 0.0]
+    saved = backend.write(saved, 1, 7 * like)
+    assert numbers(backend.stack(saved))[:, 0].tolist() == [1.0, 7.0, 4.0, 0.0]
 
 
 def test_values_can_be_read_while_a_function_is_compiled():

@@ -5,52 +5,21 @@ import numpy as np
 import pytest
 from cases import BASES, SOLVERS, compiled, numbers, random
 from keras import ops
+from problems import FLOAT64, forced, forced_solution, scalar, solve
 
-from keras_nanode import bases, layers, odeint, tableaus
-from keras_nanode.solve import Grid
+from keras_nanode import bases, layers, odeint
+from keras_nanode.steps import FixedSteps, Problem
 from keras_nanode.vector_field import BasisWeights, VectorField
-
-FLOAT64 = "float64"
-
-
-def solve(func, y0, t, **options):
-    """`odeint`, compiled, as NumPy arrays."""
-    return numbers(compiled(lambda y0: odeint(func, y0, t, **options))(y0))
-
-
-def scalar(x):
-    return ops.convert_to_tensor(np.array(x, FLOAT64))
-
-
-def forced(t, y):
-    """y' = -y sin t + cos t in operations that keep float64 on every backend."""
-    return -y * _series(t, 1) + _series(t, 0)
-
-
-def _series(t, first):
-    """cos t (first=0) or sin t (first=1) for t in (0, 2) to double precision."""
-    term = total = t**first
-    for n in range(first + 2, 30, 2):
-        term = -term * t * t / (n * (n - 1))
-        total = total + term
-    return total
-
-
-def forced_solution(t):
-    """By Gauss-Legendre quadrature of y = e^cos t (y0 / e + integral e^-cos cos)."""
-    x, w = np.polynomial.legendre.leggauss(60)
-    s = (x + 1) * t / 2
-    integral = np.sum(w * np.exp(-np.cos(s)) * np.cos(s)) * t / 2
-    return np.exp(np.cos(t)) * (np.exp(-1) + integral)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_observed_order_on_a_non_autonomous_problem(solver):
     errors = []
-    for steps in (32, 64):
+    # With more steps, the higher orders are exact to rounding.
+    for steps in (32, 64) if SOLVERS[solver].order < 5 else (8, 16):
         y = solve(forced, scalar(1.0), [0.0, 2.0], solver=solver, steps=steps)
         errors.append(abs(y[-1] - forced_solution(2.0)))
-    assert np.log2(errors[0] / errors[1]) >= tableaus.ALL[solver].order - 0.15
+    assert np.log2(errors[0] / errors[1]) >= SOLVERS[solver].order - 0.15
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -68,7 +37,8 @@ def test_back_and_forth_meets_at_the_order_of_the_solver(solver):
         back = solve(forced, scalar(there[-1]), [1.0, 0.0], solver=solver, steps=steps)
         return abs(back[-1] - 1)
 
-    assert np.log2(gap(16) / gap(32)) >= tableaus.ALL[solver].order - 0.2
+    steps = 16 if SOLVERS[solver].order < 8 else 3
+    assert np.log2(gap(steps) / gap(2 * steps)) >= SOLVERS[solver].order - 0.2
 
 
 def test_outputs_at_several_times_are_those_of_restarts():
@@ -118,7 +88,8 @@ def test_a_layer_as_the_function():
 
 def grid(basis, solver, steps, t_span=(0.0, 1.0), dtype="float32"):
     field = VectorField(lambda t, y, theta: y, BasisWeights(basis))
-    return Grid(field, tableaus.get(solver), np.array(t_span), steps, dtype)
+    problem = Problem(field, SOLVERS[solver], np.array(t_span), dtype)
+    return FixedSteps(problem, steps, batch=1)
 
 
 @pytest.mark.parametrize("t_span", [(0.0, 1.0), (-3.0, 7.3), (1e4, 1e4 + 1)])
@@ -138,9 +109,10 @@ def test_the_last_step_ends_on_t1(solver):
     for n in (1, 3, 7, 49, 1000):
         g = grid(bases.Constant(), solver, n, (0.1, 0.7), FLOAT64)
         assert abs(numbers(g.h).sum() - 0.6) < 1e-15 * n
-        assert numbers(g.t)[0, 0] == 0.1
-        if 1.0 in g.tableau.c:
-            assert numbers(g.t)[-1, g.tableau.c.index(1.0)] == 0.7
+        assert numbers(g.times)[0, 0] == 0.1
+        places = g.problem.solver.places
+        if 1.0 in places:
+            assert numbers(g.times)[-1, places.index(1.0)] == 0.7
 
 
 class Sawtooth(bases.Basis):

@@ -14,16 +14,22 @@ structure of tensors that `keras.tree` understands.
 `while_loop(cond, body, state) -> state`
     `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
     a time (TensorFlow's default of ten at once multiplies the memory).
-`fori_loop(count, body, state) -> state`
-    `state = body(i, state)` for i = 0 ... count-1. With an int `count` it can be
-    differentiated on every backend; a tensor may be given where nobody does.
+`fori_loop(count, body, state, limit=None) -> state`
+    `state = body(i, state)` for i = 0 ... count-1. It can be differentiated with an int
+    `count`, or a tensor that is `limit` at most.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
-    `size` slots for tensors shaped as `like`, as a loop's state. A slot is written at
-    most once; slots never written stack as zeros.
+    `size` slots for tensors shaped as `like`, as a loop's state. What was written last
+    is read; slots never written stack as zeros.
 `eagerly() -> context manager`
     What is computed inside has values that NumPy can read, also while a function is
     being compiled around it.
+`is_known(x) -> bool`
+    Whether a tensor has a value now, rather than in a compiled function later.
+`report(f, value) -> bool`, `await_reports()`
+    Where a compiled function cannot assign to variables that it was not given,
+    `f(value)` is called with a number whenever it runs, and True returned.
+    `await_reports()` returns when all such calls are over.
 """
 
 import importlib
@@ -54,3 +60,6 @@ write = _module.write
 read = _module.read
 stack = _module.stack
 eagerly = _module.eagerly
+is_known = _module.is_known
+report = _module.report
+await_reports = _module.await_reports

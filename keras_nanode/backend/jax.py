@@ -24,10 +24,16 @@ def while_loop(cond, body, state):
     )
 
 
-def fori_loop(count, body, state):
+def fori_loop(count, body, state, limit=None):
     if isinstance(count, int) and count == 1:
         return body(0, state)
-    return lax.fori_loop(0, count, body, state)
+    if limit is None:
+        return lax.fori_loop(0, count, body, state)
+
+    def bounded(state, i):
+        return lax.cond(i < count, lambda: body(i, state), lambda: state), None
+
+    return lax.scan(bounded, state, jnp.arange(limit))[0]
 
 
 def buffer(size, like):
@@ -48,3 +54,18 @@ def stack(buffer):
 
 def eagerly():
     return jax.ensure_compile_time_eval()
+
+
+def is_known(x):
+    return not isinstance(x, jax.core.Tracer)
+
+
+def report(f, value):
+    if is_known(value):
+        return False
+    jax.debug.callback(f, value)
+    return True
+
+
+def await_reports():
+    jax.effects_barrier()

@@ -67,7 +67,7 @@ def while_loop(cond, body, state):
     return state
 
 
-def fori_loop(count, body, state):
+def fori_loop(count, body, state, limit=None):
     for i in range(int(count)):
         state = body(i, state)
     return state
@@ -99,3 +99,15 @@ def stack(buffer):
 
 def eagerly():
     return contextlib.nullcontext()
+
+
+def is_known(x):
+    return not torch.compiler.is_compiling()
+
+
+def report(f, value):
+    return False
+
+
+def await_reports():
+    pass

@@ -6,12 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import adjoints, checks, tableaus
-from keras_nanode.integrate import (
-    as_state,
-    check_steps,
-    integrate,
-)
+from keras_nanode import adjoints, checks, solvers
+from keras_nanode.adaptive import Adaptive
+from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
+from keras_nanode.layers.evaluations import Evaluations
 from keras_nanode.layers.nested import Nesting, same_shape
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.vector_field import (
@@ -32,13 +30,18 @@ class ODE(Nesting, keras.Layer):
             weights depend on time; `TimeAppended`; any layer with `call(x, t)`; or any
             other layer, which makes the ODE autonomous. It must be pure: no
             BatchNormalization in training, no Dropout.
-        solver: A name in `keras_nanode.tableaus.ALL`, or a `Tableau`.
-        steps: Positive integer, the number of equal steps.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau` or a `Reversible`.
+        steps: Positive integer, the number of equal steps; `"adaptive"` or
+            `Adaptive(rtol, atol, max_steps)` for steps chosen by the estimated error;
+            None for adaptive steps if the solver has an estimate (`"bosh3"`,
+            `"dopri5"`, `"tsit5"`, `"dopri8"`). A metric then shows the mean number of
+            evaluations in a call as `<name>_nfe`.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
         adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
-            `Checkpoint(num)`, `"backsolve"` (the paper's, memory O(1), off by the
-            solver's error) or `"direct"` (exact, memory O(steps), can be
-            differentiated again).
+            `Checkpoint(num)`, `"reversible"` (exact, memory O(1), for the solvers
+            `"reversible_heun"`, `"alf"` and `Reversible`), `"backsolve"` (the paper's,
+            memory O(1), off by the solver's error) or `"direct"` (exact, memory
+            O(steps), can be differentiated again).
 
     Call arguments:
         inputs: A floating tensor. The state is float32 at least; under mixed precision
@@ -54,6 +57,8 @@ class ODE(Nesting, keras.Layer):
         ValueError: if an argument is not as described, if `t_span` leaves the domain of
             a basis that is not defined outside of it, or (when built) if `dynamics`
             changes the shape of its input or is not pure.
+        RuntimeError: if adaptive steps fail in eager mode. In a compiled function the
+            output is NaN.
 
     Example:
 
@@ -62,8 +67,10 @@ class ODE(Nesting, keras.Layer):
     >>> dynamics = layers.TimeVarying(
     ...     keras.layers.Dense(3, activation="tanh"), bases.Trigonometric(2)
     ... )
-    >>> layers.ODE(dynamics, solver="rk4", steps=5)(keras.ops.ones((2, 3))).shape[1]
-    3
+    >>> ode = layers.ODE(dynamics, solver="rk4", steps=5)
+    >>> x = keras.ops.ones((2, 3))
+    >>> abs(float(keras.ops.max(ode.inverse(ode(x)) - x))) < 1e-2
+    True
 
     References:
         - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
@@ -84,11 +91,15 @@ class ODE(Nesting, keras.Layer):
         # The state keeps its precision; `dynamics` casts what it computes.
         super().__init__(autocast=False, **kwargs)
         self.dynamics = checks.layer("dynamics", dynamics)
-        self.solver = tableaus.get(solver)
+        self.solver = solvers.get(solver)
         self.steps = check_steps(self.solver, steps)
         self.t_span = _check_span(t_span, dynamics)
         self.adjoint = adjoints.get(adjoint)
+        self.adjoint.check(self.solver)
         self.supports_masking = True
+        self._nfe = None
+        if isinstance(self.steps, Adaptive):
+            self._nfe = Evaluations(f"{self.name}_nfe")
 
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
@@ -106,17 +117,36 @@ class ODE(Nesting, keras.Layer):
         _Traced(self._slope)(x, training=True)
 
     def call(self, inputs):
+        return self._flow(inputs, self.t_span)
+
+    def inverse(self, outputs):
+        """Integrates backwards from t1 to t0: the inputs that lead to `outputs`.
+
+        Args:
+            outputs: A floating tensor shaped as the outputs of the layer.
+
+        Returns:
+            The state at t0, up to the error of the solver.
+        """
+        if not self.built:
+            self.build(outputs.shape)
+        return self._flow(outputs, self.t_span[::-1])
+
+    def _flow(self, inputs, t_span):
         field, params = self._field()
-        y = integrate(
+        y, stats = integrate(
             field,
             # A copy, since a mask sticks to the tensor and is no business of f.
             as_state(ops.copy(inputs)),
             params,
-            np.array(self.t_span),
+            np.array(t_span),
             solver=self.solver,
             steps=self.steps,
             adjoint=self.adjoint,
+            name=f"the layer {self.name!r}",
         )
+        if self._nfe is not None:
+            self._nfe.update_state(stats["num_fevals"])
         return ops.cast(y[0], self.compute_dtype)
 
     def _field(self):
@@ -124,12 +154,13 @@ class ODE(Nesting, keras.Layer):
         dynamics = self.dynamics
         if isinstance(dynamics, TimeVarying):
             layer = dynamics.function()
-            weights: BasisWeights | FixedWeights = BasisWeights(dynamics.basis)
             params = [value_of(c) for c in dynamics.coefficients]
         else:
-            layer, weights = LayerFunction(dynamics), FixedWeights()
+            layer = LayerFunction(dynamics)
             params = [value_of(v) for v in dynamics.trainable_variables]
-        takes_time = self._takes_time() and not isinstance(dynamics, TimeVarying)
+        varies = isinstance(dynamics, TimeVarying)
+        weights = BasisWeights(dynamics.basis) if varies else FixedWeights()
+        takes_time = self._takes_time() and not varies
 
         def func(t, y, theta):
             x = ops.cast(y, dynamics.compute_dtype)
@@ -157,8 +188,8 @@ class ODE(Nesting, keras.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "solver": tableaus.serialize(self.solver),
-            "steps": self.steps,
+            "solver": solvers.serialize(self.solver),
+            "steps": serialize_steps(self.steps),
             "t_span": self.t_span,
             "adjoint": adjoints.serialize(self.adjoint),
         }

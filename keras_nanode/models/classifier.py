@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_nanode import adjoints, bases, checks
+from keras_nanode import bases, checks
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
-from keras_nanode.tableaus import Tableau
 
 # The rows of the paper's Table 1.
 BLOCKS = ("auto", "app", "bucket", "poly", "trig", "con_resnet", "uncon_resnet")
@@ -29,8 +28,8 @@ def classifier(
     stem_strides: int = 1,
     normalization: str | None = None,
     use_bias: bool = False,
-    solver: str | Tableau = "euler",
-    adjoint: str | adjoints.Adjoint = "checkpoint",
+    solver="euler",
+    adjoint="checkpoint",
     start: str = "constant",
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.

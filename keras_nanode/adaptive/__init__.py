@@ -1,0 +1,11 @@
+"""Adaptive steps: an embedded pair's error estimate chooses the length of each.
+
+Time runs as the distance from the first time, so that a step is never too small for
+the rounding of a large t0.
+"""
+
+from keras_nanode.adaptive.control import Adaptive, Status
+from keras_nanode.adaptive.march import integrals, march
+from keras_nanode.adaptive.record import record, spoil
+
+__all__ = ["Adaptive", "Status", "integrals", "march", "record", "spoil"]

@@ -1,0 +1,125 @@
+"""Tolerances, the length of the next step, and how a solve can end."""
+
+import dataclasses
+import enum
+import math
+
+import keras
+from keras import ops, tree
+
+from keras_nanode import checks
+from keras_nanode.vector_field import Structure
+
+_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
+
+
+class Status(enum.IntEnum):
+    """How a solve ended; `message` says what to do about it."""
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    UNDERFLOW = 2
+    NON_FINITE = 3
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.SUCCESS: "The last time was reached.",
+    Status.MAX_STEPS: (
+        "The largest number of steps was tried before the last time was reached. Raise "
+        "`max_steps` or the tolerances of `Adaptive`; if the problem is stiff, an "
+        "explicit solver needs steps that are too small for it."
+    ),
+    Status.UNDERFLOW: (
+        "The step became too small for the precision of t without meeting the "
+        "tolerances. Raise `rtol` and `atol`, compute in float64, or look for a "
+        "singularity or a jump of the vector field there."
+    ),
+    Status.NON_FINITE: (
+        "The state or its derivative is infinite or NaN, and smaller steps did not "
+        "help. Look at the vector field there, and at the inputs and weights."
+    ),
+}
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """Steps whose lengths keep the estimated error of each within tolerances.
+
+    A step is accepted if the root mean square of error / (atol + rtol max(|y|, |y'|))
+    over the whole state is 1 at most. A PI controller chooses the next (Hairer, Norsett
+    and Wanner, Solving Ordinary Differential Equations I, section II.4, and II, section
+    IV.2). No step crosses an output time or a breakpoint of the weights' basis.
+
+    Args:
+        rtol: Non-negative number, tolerance relative to the state.
+        atol: Non-negative number, absolute tolerance; not both may be 0.
+        max_steps: Positive integer, how many steps are tried at most.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import Adaptive, layers
+    >>> ode = layers.ODE(keras.layers.Dense(3), "tsit5", Adaptive(rtol=1e-3))
+    >>> ode(keras.ops.ones((2, 3))).shape[1]
+    3
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-6
+    max_steps: int = 4096
+
+    def __post_init__(self):
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                raise ValueError(
+                    f"`{name}` must be a finite number of at least 0. "
+                    f"Received: {name}={value!r}"
+                )
+        if self.rtol == self.atol == 0:
+            raise ValueError(
+                "`rtol` and `atol` must not both be 0, since no step is without error. "
+                "Received: rtol=0, atol=0"
+            )
+        checks.count("max_steps", self.max_steps)
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Adaptive":
+        return cls(**config)
+
+    def norm(self, x: Structure, *sizes: Structure):
+        """The root mean square of x / (atol + rtol max(|sizes|)) over the structure."""
+
+        def total(x, *sizes):
+            size = abs(sizes[0])
+            for other in sizes[1:]:
+                size = ops.where(abs(other) > size, abs(other), size)
+            return ops.sum((x / (self.atol + self.rtol * size)) ** 2)
+
+        totals = tree.flatten(tree.map_structure(total, x, *sizes))
+        counts = [ops.cast(ops.size(leaf), totals[0].dtype) for leaf in tree.flatten(x)]
+        return (sum(ops.cast(t, totals[0].dtype) for t in totals) / sum(counts)) ** 0.5
+
+    def factor(self, norm, previous, order: int):
+        """By how much to change the step after an error of the given norm.
+
+        A PI controller: `previous` is the norm of the last accepted step.
+        """
+        # Away from 0, which has no logarithm.
+        size = ops.where(norm > 1e-10, norm, 1e-10)
+        previous = ops.where(previous > 1e-4, previous, 1e-4)
+        grown = size ** (-0.7 / order) * previous ** (0.4 / order)
+        factor = _SAFETY * ops.where(norm <= 1, grown, size ** (-1 / order))
+        factor = ops.where(factor < _GROW, factor, _GROW)
+        return ops.where((factor > _SHRINK) & ops.isfinite(norm), factor, _SHRINK)

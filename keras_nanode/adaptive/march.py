@@ -1,0 +1,257 @@
+"""The loop of an adaptive solve, forwards or for a system of cotangents."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode import backend
+from keras_nanode.adaptive.control import Adaptive, Status
+from keras_nanode.solve import select
+from keras_nanode.solvers import stages
+from keras_nanode.steps import Problem, Step, direction, single_step
+from keras_nanode.vector_field import Structure, advance, increment
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stops:
+    """Where steps have to end: distances from the first time, increasing.
+
+    `rows` says in which interval between output times each lies, `jumps` after which
+    the weights jump; both are constants.
+    """
+
+    at: Any
+    rows: np.ndarray
+    jumps: np.ndarray
+
+    @classmethod
+    def of(cls, problem: Problem) -> "_Stops":
+        times, dtype = problem.times, problem.dtype
+        if not isinstance(times, np.ndarray):
+            at = ops.cast(abs(times[1:] - times[0]), dtype)
+            return cls(at, np.arange(at.shape[0]), np.zeros(at.shape[0], bool))
+        outputs = np.abs(times[1:] - times[0]).astype(dtype)
+        edges = np.array(problem.field.weights.breakpoints, "float64")
+        edges = (edges - times[0]) * direction(problem)
+        edges = edges[(edges > 0) & (edges < outputs[-1])].astype(dtype)
+        # A breakpoint that differs from an output time by rounding is that time.
+        near = np.abs(edges[:, None] - outputs) <= 8 * _eps(dtype) * outputs[-1]
+        at = np.sort(np.concatenate([outputs, edges[~near.any(axis=1)]]))
+        jumps = np.isin(at, edges) | np.isin(at, outputs[near.any(axis=0)])
+        rows = np.searchsorted(outputs, at)
+        return cls(ops.convert_to_tensor(at), rows, jumps)
+
+    @property
+    def number(self) -> int:
+        return len(self.rows)
+
+
+def _eps(dtype: str) -> float:
+    return float(np.finfo(dtype).eps)
+
+
+def _evaluate(step, place, y):
+    """A slope, and what else an evaluation gives: here nothing."""
+    return step.slopes(step.theta)(place, y), ()
+
+
+def _attempt(step, evaluate, y, first):
+    """A step of an embedded pair: y', the error's estimate and the stages' results."""
+    tableau = step.problem.solver.tableau
+    f = functools.partial(evaluate, step)
+    results = stages(tableau, f, step.h, y, first, embedded=True)
+    slopes = [slope for slope, _ in results]
+    end = advance(y, step.h, tableau.b, slopes)
+    return end, increment(y, step.h, tableau.error_weights, slopes), results
+
+
+def integrals(step: Step, results) -> list[Structure]:
+    """The integral over a step of what else its stages' results hold, for each slot."""
+    solver, slots = step.problem.solver, step.problem.slots
+    others = [other for _, other in results]
+    totals = []
+    for slot in range(max(slots) + 1):
+        b = [
+            weight * (slots[solver.places.index(place)] == slot)
+            for weight, place in zip(solver.tableau.b, solver.tableau.c, strict=True)
+        ]
+        totals.append(increment(others[0], step.h, b[: len(others)], others))
+    return totals
+
+
+def _initial_step(problem, control, params, evaluate, y, first, most):
+    """Hairer, Norsett and Wanner I, section II.4."""
+    place = problem.solver.places[-1]
+    sign = direction(problem)
+    d0, d1 = control.norm(y, y), control.norm(first[0], y)
+    h0 = ops.where((d0 < 1e-5) | (d1 < 1e-5), ops.cast(1e-6, d0.dtype), 0.01 * d0 / d1)
+    h0 = ops.cast(h0, problem.dtype)
+    h0 = ops.where(h0 < most, h0, most)
+    step, _ = single_step(problem, params, ops.zeros_like(h0), h0)
+    probe = advance(y, sign * h0, (place,), [first[0]])
+    slope, _ = evaluate(step, place, probe)
+    change = tree.map_structure(lambda a, b: a - b, slope, first[0])
+    d1 = ops.cast(d1, problem.dtype)
+    d2 = ops.cast(control.norm(change, y), problem.dtype) / (place * h0)
+    largest = ops.where(d2 > d1, d2, d1)
+    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, problem.dtype))
+    order = problem.solver.order
+    h1 = ops.where(largest <= 1e-15, tiny, (0.01 / largest) ** (1 / order))
+    return ops.where(h1 < 100 * h0, h1, 100 * h0)
+
+
+def march(
+    problem: Problem,
+    control: Adaptive,
+    params: Structure,
+    y0: Structure,
+    extra: Any,
+    evaluate=_evaluate,
+    visit=lambda extra, **_: extra,
+    arrive=None,
+) -> dict:
+    """Steps from the first time to the last.
+
+    Args:
+        problem: What is solved, with an embedded pair for a solver.
+        control: Tolerances.
+        params: The parameters of the vector field.
+        y0: The state at the first time.
+        extra: What `visit` carries on.
+        evaluate: `evaluate(step, place, y)` gives a slope of y and something else.
+        visit: `extra = visit(extra, y=..., accepted=..., ok=..., end=..., row=...,
+            step=..., located=..., results=...)` at each attempt: the state and the
+            number of accepted steps before it, whether it is accepted, the place and
+            the state after it, which interval it is in, and its stages.
+        arrive: `y = arrive(row, y)` changes the state at each output time but the last.
+
+    Returns:
+        A dict of the last loop state: `y`, `s` (the distance covered), `h`, `status`,
+        `accepted`, `tried`, `num_fevals`, `reached` (how many output times) and
+        `extra`.
+    """
+    loop = _Loop(problem, control, params, evaluate, visit, arrive)
+    (c,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
+    stops = loop.stops
+    unfinished = (c["status"] == 0) & (c["stop"] < stops.number)
+    status = ops.where(unfinished, int(Status.MAX_STEPS), c["status"])
+    reached = np.append(stops.rows, problem.num_intervals).astype("int32")
+    return {
+        **c,
+        "status": ops.cast(status, "int32"),
+        "reached": ops.take(ops.convert_to_tensor(reached), c["stop"]),
+    }
+
+
+class _Loop:
+    """The state of the loop is a dict, and lengths in it are distances."""
+
+    def __init__(self, problem, control, params, evaluate, visit, arrive):
+        self.problem, self.control, self.params = problem, control, params
+        self.evaluate, self.visit, self.arrive = evaluate, visit, arrive
+        self.tableau = problem.solver.tableau
+        self.stops = stops = _Stops.of(problem)
+        outputs = np.append(stops.rows[1:] != stops.rows[:-1], False)
+        self.arrives = arrive is not None and outputs.any()
+        # After these the slope at y is not that of the last stage before.
+        renews = stops.jumps | outputs if self.arrives else stops.jumps
+        self.has_jumps = renews.any()
+        self.rows = ops.convert_to_tensor(stops.rows.astype("int32"))
+        self.outputs = ops.convert_to_tensor(outputs)
+        self.renews = ops.convert_to_tensor(renews)
+
+    def start(self, y0, extra) -> dict:
+        at = self.stops.at
+        zero, none = ops.zeros_like(at[0]), ops.convert_to_tensor(0, "int32")
+        step, _ = single_step(self.problem, self.params, zero, at[0])
+        first = self.evaluate(step, 0.0, y0)
+        h = _initial_step(
+            self.problem, self.control, self.params, self.evaluate, y0, first, at[0]
+        )
+        return {
+            "s": zero,
+            "h": h,
+            "y": y0,
+            # The slope at y, if a step's last stage is the next one's first.
+            "first": first if self.tableau.first_same_as_last else (),
+            "stale": ops.convert_to_tensor(False),
+            "norm": zero + 1.0,
+            "stop": none,
+            "tried": none,
+            "accepted": none,
+            "num_fevals": none + 2,
+            "status": none,
+            "extra": extra,
+        }
+
+    def goes_on(self, c):
+        running = (c["status"] == 0) & (c["stop"] < self.stops.number)
+        return running & (c["tried"] < self.control.max_steps)
+
+    def body(self, c):
+        y, s, stop = c["y"], c["s"], c["stop"]
+        target, row = ops.take(self.stops.at, stop), ops.take(self.rows, stop)
+        # A little further rather than a tiny step afterwards.
+        hits = s + 1.01 * c["h"] >= target
+        end = ops.where(hits, target, s + c["h"])
+        step, located = single_step(self.problem, self.params, s, end)
+        first, num_fevals = self._first(step, c)
+        y_end, error, results = _attempt(step, self.evaluate, y, first)
+        norm = ops.cast(self.control.norm(error, y, y_end), s.dtype)
+        ok = norm <= 1
+        extra = self.visit(
+            c["extra"],
+            y=y,
+            accepted=c["accepted"],
+            ok=ok,
+            end=(end, y_end),
+            step=step,
+            results=results,
+            located=located,
+            row=row,
+        )
+        h = (end - s) * self.control.factor(norm, c["norm"], self.tableau.order)
+        # A step cut short by a stop does not make the next one short.
+        h = ops.where(ok & hits & (c["h"] > h), c["h"], h)
+        s = ops.where(ok, end, s)
+        y = select(ok, y_end, y)
+        if self.arrives:
+            arrived = ok & hits & ops.take(self.outputs, stop)
+            there = functools.partial(self.arrive, row, y)
+            y = ops.cond(arrived, there, lambda: y)
+        state = {
+            "s": s,
+            "h": h,
+            "y": y,
+            "first": select(ok, results[-1], first) if c["first"] else (),
+            "stale": ok & hits & ops.take(self.renews, stop),
+            "norm": ops.where(ok, norm, c["norm"]),
+            "stop": stop + ops.cast(ok & hits, "int32"),
+            "tried": c["tried"] + 1,
+            "accepted": c["accepted"] + ops.cast(ok, "int32"),
+            "num_fevals": num_fevals + self.tableau.num_stages - 1,
+            "status": self._status(norm, s, h, ok & hits),
+            "extra": extra,
+        }
+        return (state,)
+
+    def _first(self, step, c):
+        """The first stage's result, and the evaluations so far."""
+        num_fevals = c["num_fevals"]
+        if not self.tableau.first_same_as_last:
+            return self.evaluate(step, 0.0, c["y"]), num_fevals + 1
+        if not self.has_jumps:
+            return c["first"], num_fevals
+        renewed = functools.partial(self.evaluate, step, 0.0, c["y"])
+        first = ops.cond(c["stale"], renewed, lambda: c["first"])
+        return first, num_fevals + ops.cast(c["stale"], "int32")
+
+    def _status(self, norm, s, h, arrived):
+        eps = _eps(self.problem.dtype)
+        lost = ~arrived & (h <= 4 * eps * (s + eps * self.stops.at[-1]))
+        finite = ops.isfinite(norm)
+        cause = ops.where(finite, int(Status.UNDERFLOW), int(Status.NON_FINITE))
+        return ops.cast(ops.where(lost, cause, int(Status.SUCCESS)), "int32")

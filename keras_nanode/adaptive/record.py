@@ -1,0 +1,111 @@
+"""An adaptive solve that keeps its accepted times, and some of its states."""
+
+import dataclasses
+from typing import Any
+
+from keras import ops, tree
+
+from keras_nanode import backend
+from keras_nanode.adaptive.control import Adaptive
+from keras_nanode.adaptive.march import march
+from keras_nanode.solve import buffers, read, write
+from keras_nanode.steps import Problem, RecordedSteps, direction
+from keras_nanode.vector_field import Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What an adaptive solve leaves.
+
+    Attributes:
+        ends: y at the output times, stacked; NaN at those that were not reached.
+        late: `(intervals,)`, which output times were not reached.
+        steps: The accepted steps.
+        saved: Buffers of kept states, and `stride`, of how many steps one is kept.
+        stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
+            `num_fevals`, `status`, and where it stopped: `t`, `h`.
+    """
+
+    ends: Structure
+    late: Any
+    steps: RecordedSteps
+    saved: Structure
+    stride: Any
+    stats: dict
+
+
+def record(
+    problem: Problem, control: Adaptive, y0, params, num: int | None = None
+) -> Record:
+    """Solves adaptively, and keeps the accepted times and `num` states."""
+    intervals = problem.num_intervals
+    one = ops.convert_to_tensor(1, "int32")
+
+    def visit(extra, *, y, accepted, ok, end, row, **_):
+        edges, arrivals, ends, saved, stride = extra
+        edges = backend.write(edges, accepted + 1, end[0])
+        if intervals > 1:
+            here = (ops.arange(intervals, dtype="int32") == row) & ok
+            arrivals = ops.where(here, accepted + 1, arrivals)
+            ends = write(ends, row, end[1])
+        if num is not None:
+            saved, stride = _keep(saved, stride, num, accepted, y)
+        return edges, arrivals, ends, saved, stride
+
+    extra = (
+        backend.buffer(
+            control.max_steps + 1, ops.convert_to_tensor(0.0, problem.dtype)
+        ),
+        ops.zeros((intervals,), "int32"),
+        buffers(intervals, y0) if intervals > 1 else (),
+        () if num is None else buffers(num + 1, y0),
+        one,
+    )
+    c = march(problem, control, params, y0, extra, visit=visit)
+    edges, arrivals, ends, saved, stride = c["extra"]
+    if intervals > 1:
+        ends = tree.map_structure(backend.stack, ends)
+        late = ops.arange(intervals, dtype="int32") >= c["reached"]
+    else:
+        arrivals = c["accepted"][None]
+        ends = tree.map_structure(lambda y: y[None], c["y"])
+        late = (c["status"] != 0)[None]
+    stats = {
+        "num_steps": c["tried"],
+        "num_accepted": c["accepted"],
+        "num_rejected": c["tried"] - c["accepted"],
+        "num_fevals": c["num_fevals"],
+        "status": c["status"],
+        "t": ops.cast(problem.times[0], problem.dtype) + direction(problem) * c["s"],
+        "h": direction(problem) * c["h"],
+    }
+    steps = RecordedSteps(problem, backend.stack(edges), c["accepted"], arrivals)
+    return Record(spoil(ends, late), late, steps, saved, stride, stats)
+
+
+def spoil(stacked: Structure, where) -> Structure:
+    """NaN in the rows of `where`."""
+
+    def leaf(x):
+        rows = ops.reshape(where, (-1, *[1] * (len(x.shape) - 1)))
+        # Added, so that the NaN of its cotangent is passed on.
+        return x + ops.where(rows, ops.cast(float("nan"), x.dtype), ops.zeros_like(x))
+
+    return tree.map_structure(leaf, stacked)
+
+
+def _keep(saved, stride, num: int, i, y):
+    """Keeps every `stride`-th state in at most `num` slots, each `stride`-th at
+    i = slot * stride; the stride doubles when all are taken."""
+    full = i == num * stride
+
+    def halve(j, saved):
+        return write(saved, j, read(saved, 2 * j))
+
+    saved = backend.fori_loop(
+        ops.where(full, ops.cast((num + 1) // 2, "int32"), 0), halve, saved
+    )
+    stride = ops.where(full, 2 * stride, stride)
+    # Between two kept states the slot of the second is written in vain, which is
+    # cheaper than a branch.
+    return write(saved, (i + stride - 1) // stride, y), stride

@@ -1,0 +1,48 @@
+"""Gradients of a solve: each adjoint wraps `solve` and decides what is kept of it."""
+
+import keras
+
+from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.backsolve import Backsolve
+from keras_nanode.adjoints.checkpoint import Checkpoint
+from keras_nanode.adjoints.direct import Direct
+from keras_nanode.adjoints.reversible import ReversibleAdjoint
+
+ALL: dict[str, Adjoint] = {
+    "checkpoint": Checkpoint(),
+    "reversible": ReversibleAdjoint(),
+    "backsolve": Backsolve(),
+    "direct": Direct(),
+}
+
+
+def get(adjoint) -> Adjoint:
+    """The adjoint for a name, or the adjoint itself.
+
+    Args:
+        adjoint: One of the names in `ALL`, or `Checkpoint(num)`.
+
+    Raises:
+        ValueError: if there is no such adjoint.
+    """
+    if isinstance(adjoint, Adjoint):
+        return adjoint
+    if isinstance(adjoint, dict):
+        return keras.saving.deserialize_keras_object(adjoint)
+    if adjoint not in ALL:
+        raise ValueError(
+            f"Unknown `adjoint`. Use one of {sorted(ALL)} or "
+            f"`keras_nanode.Checkpoint(num)`. Received: adjoint={adjoint!r}"
+        )
+    return ALL[adjoint]
+
+
+def serialize(adjoint: Adjoint):
+    """What `get` reads back: the name if it has one, else the configuration."""
+    for name, known in ALL.items():
+        if adjoint == known:
+            return name
+    return keras.saving.serialize_keras_object(adjoint)
+
+
+__all__ = ["ALL", "Adjoint", "Checkpoint", "get", "serialize"]

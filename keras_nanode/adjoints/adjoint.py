@@ -1,0 +1,124 @@
+"""What the adjoints have in common."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode import backend
+from keras_nanode.adaptive import Adaptive, spoil
+from keras_nanode.solve import gather, row
+from keras_nanode.solvers import Solver
+from keras_nanode.steps import Problem, Steps
+from keras_nanode.vector_field import Structure, add
+
+
+class Adjoint(abc.ABC):
+    """How the gradient of a solve is found."""
+
+    def get_config(self) -> dict:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Adjoint":
+        return cls(**config)
+
+    def check(self, solver: Solver) -> None:
+        """Raises a ValueError if the adjoint cannot take this solver."""
+        del solver
+
+    @abc.abstractmethod
+    def fixed(self, problem: Problem, steps: int, y0, params) -> Structure:
+        """The states at `problem.times[1:]`, stacked, differentiable in y0 and params,
+        with `steps` equal steps between neighbouring times."""
+
+    @abc.abstractmethod
+    def adaptive(
+        self, problem: Problem, control: Adaptive, y0, params
+    ) -> tuple[Structure, dict]:
+        """The same with steps chosen by `control`, and the statistics."""
+
+
+def zeros_like(structure: Structure) -> Structure:
+    return tree.map_structure(ops.zeros_like, structure)
+
+
+def with_gradient(problem: Problem, forward, backward, y0, params) -> Structure:
+    """`outputs, residuals = forward(problem, y0, params)` with the gradients of
+    `in_y0, in_params = backward(problem, residuals, cotangents)`."""
+    # Times may be tensors, which a custom gradient must not close over.
+    fixed = isinstance(problem.times, np.ndarray)
+    times = () if fixed else problem.times
+
+    def at(times):
+        return problem if fixed else dataclasses.replace(problem, times=times)
+
+    def run(y0, params, times):
+        outputs, residuals = forward(at(times), y0, params)
+        return outputs, (residuals, times)
+
+    def pull(residuals, cotangents):
+        residuals, times = residuals
+        gradients = backward(at(times), residuals, cotangents)
+        return *gradients, zeros_like(times)
+
+    return backend.custom_vjp(run, pull, y0, params, times)
+
+
+def spoil_failed(cotangents: Structure, status) -> Structure:
+    """Cotangents of an adaptive solve: NaN if it failed, for there is no gradient."""
+    return spoil(cotangents, ops.reshape(status != 0, (1,)))
+
+
+class Pull:
+    """Pulls the cotangents of the outputs back through the steps.
+
+    Carries the cotangent of the solver's state; that of y at an output time joins it
+    on the way back.
+    """
+
+    def __init__(self, steps: Steps, cotangents: Structure):
+        self.steps, self.cotangents = steps, cotangents
+        self._several = steps.problem.num_intervals > 1
+
+    def start(self, state: Any):
+        """The cotangent of the last state, of which `state` is an example."""
+        a = zeros_like(state)
+        if self._several:
+            return a
+        last = row(self.cotangents, 0)
+        return (last, *a[1:]) if self.steps.problem.solver.is_reversible else last
+
+    def _join(self, interval, a):
+        cotangent = row(self.cotangents, interval)
+        if self.steps.problem.solver.is_reversible:
+            return add(a[0], cotangent), *a[1:]
+        return add(a, cotangent)
+
+    def back(self, i, step, state, a):
+        """From the cotangent after step i to that before it, and of its weights."""
+        if self._several:
+            interval, behind = self.steps.interval(i), a
+            a = ops.cond(
+                self.steps.interval(i + 1) != interval,
+                lambda: self._join(interval, behind),
+                lambda: behind,
+            )
+        _, pullback = backend.vjp(step.take, state, step.theta)
+        return pullback(a)
+
+    def to_y0(self, params, y0, a, gradient):
+        """From the cotangent of the first state to that of y0."""
+        solver = self.steps.problem.solver
+        if not solver.is_reversible:
+            return a, gradient
+
+        def body(i, step, a):
+            _, pullback = backend.vjp(
+                lambda y0, theta: solver.start(step.slopes(theta), y0), y0, step.theta
+            )
+            return pullback(a)
+
+        return gather(self.steps, params, 0, 1, body, a, gradient)

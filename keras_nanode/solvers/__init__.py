@@ -1,0 +1,59 @@
+"""One step of each solver, and for the reversible ones its inverse.
+
+A solver sees the vector field of a step as a function f(place, y), where `place` says
+where in the step y' is wanted: 0 at its start, 1 at its end. Its state is y itself
+(Runge-Kutta), or a tuple that begins with y.
+"""
+
+import keras
+
+from keras_nanode.solvers import runge_kutta
+from keras_nanode.solvers.reversible import (
+    AsynchronousLeapfrog,
+    Reversible,
+    ReversibleHeun,
+)
+from keras_nanode.solvers.runge_kutta import RungeKutta, stages
+from keras_nanode.solvers.solver import Solver
+
+# `Reversible` around any Runge-Kutta method comes on top.
+ALL: dict[str, Solver] = {
+    **runge_kutta.ALL,
+    "reversible_heun": ReversibleHeun(),
+    "alf": AsynchronousLeapfrog(),
+}
+
+
+def get(solver) -> Solver:
+    """The solver for a name, a tableau, or the solver itself.
+
+    Args:
+        solver: One of the names in `ALL`, a `Tableau`, or a `Reversible`.
+
+    Raises:
+        ValueError: if there is no such solver.
+    """
+    if isinstance(solver, dict):
+        solver = keras.saving.deserialize_keras_object(solver)
+    if isinstance(solver, Solver):
+        return solver
+    found = runge_kutta.find(solver) or ALL.get(solver)
+    if found is None:
+        raise ValueError(
+            f"Unknown `solver`. Use one of {sorted(ALL)}, a "
+            "`keras_nanode.tableaus.Tableau` or `keras_nanode.Reversible(solver)`. "
+            f"Received: solver={solver!r}"
+        )
+    return found
+
+
+def serialize(solver: Solver):
+    """What `get` reads back: the name if it is one of ours, else the configuration."""
+    if ALL.get(solver.name) == solver:
+        return solver.name
+    if isinstance(solver, RungeKutta):
+        return runge_kutta.serialize(solver)
+    return keras.saving.serialize_keras_object(solver)
+
+
+__all__ = ["ALL", "Reversible", "RungeKutta", "Solver", "get", "serialize", "stages"]

@@ -1,0 +1,390 @@
+"""Adaptive steps: against other people's solvers, counted, and when they fail."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from cases import PAIRS, compiled, numbers, random
+from keras import ops, tree
+from problems import (
+    FLOAT64,
+    ORACLES,
+    forced,
+    forced_solution,
+    oracle,
+    scalar,
+    solve,
+    van_der_pol,
+)
+
+from keras_nanode import Adaptive, bases, layers, odeint
+from keras_nanode.adaptive import Status
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def tight(tolerance=1e-9):
+    return Adaptive(tolerance, tolerance)
+
+
+# Accuracy.
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_scipy_agrees(name):
+    func, y0, times = ORACLES[name]
+    y = solve(func, tree.map_structure(scalar, y0), times, steps=tight(1e-10))
+    for actual, desired in zip(y, oracle(func, y0, times), strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", PAIRS)
+def test_the_error_is_proportional_to_the_tolerance(solver):
+    y0, times = (2.0, 0.0), (0.0, 10.0)
+    exact = oracle(van_der_pol, y0, times)[0][-1]
+    tolerances = np.array([1e-3, 1e-5, 1e-7, 1e-9])
+
+    def error(tolerance):
+        state = tree.map_structure(scalar, y0)
+        steps = Adaptive(tolerance, tolerance, 20_000)
+        y = solve(van_der_pol, state, times, solver=solver, steps=steps)
+        return abs(y[0][-1] - exact)
+
+    errors = np.array([error(tolerance) for tolerance in tolerances])
+    assert np.all(errors < 100 * tolerances)
+    slope, _ = np.polyfit(np.log(tolerances), np.log(errors), 1)
+    assert 0.75 < slope < 1.25
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the peer is TensorFlow's")
+@pytest.mark.parametrize("name", ORACLES)
+def test_tensorflow_probability_agrees(name):
+    import warnings
+
+    with warnings.catch_warnings():
+        # Its imports warn of what it will lose.
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+        import tensorflow_probability as tfp
+
+        func, y0, times = ORACLES[name]
+        theirs = tfp.math.ode.DormandPrince(rtol=1e-9, atol=1e-10).solve(
+            lambda t, y: tf.stack(func(t, tf.unstack(y))),
+            tf.constant(0.0, tf.float64),
+            tf.constant(y0, tf.float64),
+            solution_times=times[1:],
+        )
+    ours = solve(func, tree.map_structure(scalar, y0), times, steps=tight(1e-10))
+    for i, y in enumerate(ours):
+        np.testing.assert_allclose(y[1:], theirs.states[:, i], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [(0.0, 0.3, 0.4, 2.0), (2.0, 1.0, 0.0)])
+def test_steps_end_on_the_output_times(times):
+    # dy/dt = 1 is integrated without error, so that y shows the time.
+    y = solve(lambda t, y: y * 0 + 1, scalar(times[0]), times)
+    np.testing.assert_allclose(y, times, atol=1e-14)
+    there_and_not_past = solve(forced, scalar(1.0), sorted(times), steps=tight())
+    np.testing.assert_allclose(there_and_not_past[-1], forced_solution(2.0), rtol=1e-7)
+
+
+def test_a_large_t0_in_float32():
+    y, stats = odeint(
+        lambda t, y: -y,
+        ops.ones((2,)),
+        [1e4, 1e4 + 1],
+        steps=Adaptive(1e-6, 1e-8),
+        return_stats=True,
+    )
+    assert int(stats["status"]) == 0 and int(stats["num_steps"]) < 40
+    np.testing.assert_allclose(numbers(y)[-1], np.exp(-1), rtol=1e-5)
+
+
+# Weights that jump.
+
+
+class Counted(keras.layers.Layer):
+    """tanh(x W), in operations that keep float64 on every backend."""
+
+    def build(self, input_shape):
+        self.w = self.add_weight(
+            shape=(input_shape[-1],) * 2, initializer="glorot_uniform", name="w"
+        )
+
+    def call(self, x):
+        e = ops.exp(2 * (x @ self.w.value))
+        return (e - 1) / (e + 1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def ten_buckets(steps, t_span=(0.0, 1.0), solver="dopri5"):
+    dynamics = layers.TimeVarying(
+        Counted(dtype=FLOAT64), bases.Bucket(10), "independent", dtype=FLOAT64
+    )
+    ode = layers.ODE(dynamics, solver, steps, t_span=t_span, dtype=FLOAT64)
+    ode.build((4, 8))
+    return ode
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 1.0), (1.0, 0.0)])
+def test_jumps_are_stepped_to(t_span):
+    ode = ten_buckets(tight(1e-6), t_span)
+    x = ops.convert_to_tensor(random((4, 8), FLOAT64))
+    y = numbers(compiled(ode)(x))
+    nfe = ode_nfe(ode)
+    # Two to start, six for each step, and one at each of nine jumps.
+    assert nfe <= 85 and (nfe - 2 - 9) % 6 == 0
+    # 100 steps of rk4 in each bucket.
+    reference = ten_buckets(1000, t_span, "rk4")
+    reference.set_weights(ode.get_weights())
+    desired = numbers(compiled(reference)(x))
+    assert np.abs(y - desired).max() < 1e-6 * np.abs(desired).max()
+
+
+def ode_nfe(ode):
+    """The metric's value after one call."""
+    return float(numbers(ode.metrics[0].result()))
+
+
+def test_a_jump_at_an_output_time_is_one_stop():
+    # The edges 0.1, 0.2, ... and the times differ by rounding.
+    from keras_nanode.adaptive.march import _Stops
+    from keras_nanode.solvers import get
+    from keras_nanode.steps import Problem
+    from keras_nanode.vector_field import BasisWeights, VectorField
+
+    field = VectorField(lambda t, y, theta: y, BasisWeights(bases.Bucket(10)))
+    times = np.array([0.0, 0.1 + 0.2, 0.95, 1.0])
+    stops = _Stops.of(Problem(field, get("dopri5"), times, FLOAT64))
+    np.testing.assert_allclose(
+        numbers(stops.at), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
+    )
+    assert stops.rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
+    assert stops.jumps.tolist() == [True] * 9 + [False, False]
+
+
+# Evaluations.
+
+
+@pytest.mark.parametrize("solver", [*PAIRS, "rk4", "reversible_heun"])
+def test_evaluations_are_counted(solver):
+    """What is reported is what was called, where loops run in Python."""
+    calls = []
+
+    def func(t, y):
+        calls.append(t)
+        return -y
+
+    steps = Adaptive(1e-5, 1e-5) if solver in PAIRS else 7
+    _, stats = odeint(
+        func, ops.ones((3,)), [0.0, 2.0], solver=solver, steps=steps, return_stats=True
+    )
+    tried, nfe = int(stats["num_steps"]), int(stats["num_fevals"])
+    stages = {"bosh3": 3, "dopri5": 6, "tsit5": 6, "dopri8": 13, "rk4": 4}
+    started = {"reversible_heun": 1, "rk4": 0}.get(solver, 2)
+    assert nfe == stages.get(solver, 1) * tried + started
+    assert tried == int(stats["num_accepted"]) + int(stats["num_rejected"])
+    if keras.backend.backend() != "jax":
+        assert len(calls) == nfe
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="counted where loops run in Python"
+)
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+def test_nothing_is_rejected_twice_and_parameters_are_no_state(adjoint):
+    calls = []
+
+    def func(t, y, a, unused):
+        calls.append(t)
+        return -a * y * ops.cast(t > 2, y.dtype)
+
+    def count(unused):
+        from cases import gradients
+
+        calls.clear()
+        gradients(
+            lambda y0, a, unused: odeint(
+                func, y0, [0.0, 5.0], (a, unused), steps=tight(1e-6), adjoint=adjoint
+            ),
+            random((3,), FLOAT64),
+            np.array(9.0),
+            unused,
+        )
+        return len(calls)
+
+    y0 = ops.convert_to_tensor(random((3,), FLOAT64))
+    _, stats = odeint(
+        func, y0, [0.0, 5.0], (9.0, 0.0), steps=tight(1e-6), return_stats=True
+    )
+    accepted, nfe = int(stats["num_accepted"]), int(stats["num_fevals"])
+    assert int(stats["num_rejected"]) > 0
+    if adjoint == "checkpoint":
+        root = int(np.ceil(np.sqrt(accepted)))
+        again = accepted + accepted - int(np.ceil(accepted / root))
+        assert count(np.zeros(())) == nfe + 6 * again + 6 * accepted
+    # The number of parameters does not change the steps.
+    assert count(np.zeros(())) == count(np.full((1000,), 1e9))
+
+
+# Failures.
+
+
+def stiff(t, y):
+    return van_der_pol(t, y, 1000.0)
+
+
+def singular(t, y):
+    """Infinite from t = 1/2 on."""
+    return y / ops.cast(t < 0.5, y.dtype)
+
+
+FAILURES = {
+    "MAX_STEPS": (stiff, (2.0, 0.0), Adaptive(max_steps=50), "max_steps.*stiff"),
+    "NON_FINITE": (singular, 1.0, Adaptive(), "infinite or NaN"),
+    "UNDERFLOW": (lambda t, y: y * y, 1.0, tight(1e-6), "became too small"),
+}
+
+
+@pytest.mark.parametrize("status", FAILURES)
+def test_a_failure_is_nan_and_says_why(status):
+    func, y0, steps, _ = FAILURES[status]
+    y0 = tree.map_structure(scalar, y0)
+    y, stats = solve(func, y0, [0.0, 1e-3, 2.0], steps=steps, return_stats=True)
+    assert Status(int(stats["status"])) == Status[status]
+    for component in tree.flatten(y):
+        assert np.isfinite(component[:2]).all()
+        assert np.isnan(component[-1])
+
+
+@pytest.mark.parametrize("status", FAILURES)
+def test_a_failure_is_an_error_in_eager_mode(status):
+    func, y0, steps, message = FAILURES[status]
+    y0 = tree.map_structure(scalar, y0)
+    message = f"`odeint`.*{message}.*status={status}, t=.*step size=.*max_steps="
+    with pytest.raises(RuntimeError, match=message):
+        odeint(func, y0, [0.0, 2.0], steps=steps)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Explosion(keras.layers.Layer):
+    """dx/dt = w x^2 with a solution until t = 1/x only."""
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(), initializer="ones", name="w")
+
+    def call(self, x):
+        return self.w * x * x
+
+
+def test_fit_stops_on_a_failure():
+    model = keras.Sequential(
+        [keras.Input((1,)), layers.ODE(Explosion(), "dopri5", Adaptive(max_steps=99))]
+    )
+    model.compile("sgd", "mse")
+    x = np.full((8, 1), 2.0, "float32")
+    callbacks = [keras.callbacks.TerminateOnNaN()]
+    if keras.backend.backend() == "torch":
+        with pytest.raises(RuntimeError, match="the layer 'ode.*status="):
+            model.fit(x, x, verbose=0)
+        return
+    history = model.fit(x, x, epochs=5, verbose=0, callbacks=callbacks)
+    assert np.isnan(history.history["loss"]).all()
+    assert len(history.history["loss"]) < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rtol": -1e-3}, "`rtol` must be.*Received: rtol=-0.001"),
+        ({"atol": np.inf}, "`atol` must be.*Received: atol=inf"),
+        ({"rtol": 0, "atol": 0}, "must not both be 0"),
+        ({"max_steps": 0}, "`max_steps` must be.*Received: max_steps=0"),
+    ],
+)
+def test_bad_tolerances(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Adaptive(**arguments)
+
+
+# In layers.
+
+
+@pytest.mark.parametrize("steps", [None, "adaptive", Adaptive(1e-3, 1e-5, 77)], ids=str)
+def test_configuration_round_trip(steps):
+    ode = layers.ODE(keras.layers.Dense(3), "dopri5", steps)
+    config = json.loads(json.dumps(ode.get_config()))
+    again = layers.ODE.from_config(config)
+    assert again.steps == ode.steps
+    assert ode.steps == (steps if isinstance(steps, Adaptive) else Adaptive())
+
+
+def test_fit_shows_the_evaluations(tmp_path):
+    ode = layers.DenseODE(bases.Bucket(2), solver="bosh3", name="flow")
+    model = keras.Sequential([keras.Input((3,)), ode])
+    model.compile("sgd", "mse")
+    x = random((8, 3))
+    history = model.fit(x, x, 4, 2, verbose=0, validation_data=(x, x)).history
+    # Two to start, three for each step, and one at the jump.
+    for nfe in (*history["flow_nfe"], *history["val_flow_nfe"]):
+        assert nfe >= 2 + 3 * 2 + 1 and 2 * nfe == round(2 * nfe)
+    # It is no part of the model: weights go to other solvers.
+    model.save_weights(tmp_path / "model.weights.h5")
+    fixed = layers.DenseODE(bases.Bucket(2), solver="bosh3", steps=9, name="flow")
+    other = keras.Sequential([keras.Input((3,)), fixed])
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(
+        numbers(other(x)), model.predict(x, verbose=0), atol=1e-3
+    )
+    assert [m.name for m in other.metrics] == []
+
+
+@pytest.mark.parametrize("t_span", [(0.0, 1.0), (2.0, 0.5)])
+def test_the_inverse_leads_back(t_span):
+    basis = bases.Trigonometric(2)
+    ode = layers.DenseODE(
+        basis, solver="dopri5", steps=tight(1e-5), t_span=t_span, start="independent"
+    )
+    x = random((4, 3))
+    y = ode(x)
+    assert np.abs(numbers(y) - x).max() > 0.1
+    np.testing.assert_allclose(numbers(ode.inverse(y)), x, atol=1e-3)
+
+
+def test_the_inverse_may_come_first():
+    ode = layers.DenseODE("trig", solver="rk4", steps=20)
+    x = random((4, 3))
+    np.testing.assert_allclose(numbers(ode(ode.inverse(x))), x, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow compiles in several ways")
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct", "reversible"])
+def test_eager_graph_and_xla_agree(adjoint):
+    import tensorflow as tf
+
+    reversible = {"solver": "reversible_heun", "steps": 10}
+    adaptive = {"solver": "dopri5", "steps": Adaptive(1e-3, 1e-3, 50)}
+    ode = layers.DenseODE(
+        bases.Bucket(3),
+        start="independent",
+        adjoint=adjoint,
+        **(reversible if adjoint == "reversible" else adaptive),
+    )
+    x = tf.constant(random((4, 3)))
+
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = ode(x)
+        gradients = tape.gradient(y, [x, *ode.trainable_variables])
+        # That of a gather comes as slices.
+        return y, *map(tf.convert_to_tensor, gradients)
+
+    eager = run(x)
+    for jit in (False, True):
+        for a, b in zip(tf.function(run, jit_compile=jit)(x), eager, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())

@@ -1,0 +1,105 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_nanode import Reversible, solvers, tableaus
+from keras_nanode.tableaus import Tableau
+
+EMBEDDED = [name for name, tableau in tableaus.ALL.items() if tableau.b_embedded]
+SSP3 = Tableau("ssp3", 3, ((), (1.0,), (0.25, 0.25)), (1 / 6, 1 / 6, 2 / 3))
+
+
+def test_rooted_trees_are_counted():
+    # OEIS A000081.
+    assert [len(tableaus._trees(n)) for n in range(1, 9)] == [
+        1, 1, 2, 4, 9, 20, 48, 115,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", tableaus.ALL)
+def test_order_is_the_stated_one_and_not_more(name):
+    tableau = tableaus.ALL[name]
+    assert tableaus.order_residual(tableau.a, tableau.b, tableau.order) < 2e-14
+    assert tableaus.order_residual(tableau.a, tableau.b, tableau.order + 1) > 1e-6
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_embedded_row_has_one_order_less_and_not_more(name):
+    tableau = tableaus.ALL[name]
+    b = tableau.b_embedded
+    assert tableaus.order_residual(tableau.a, b, tableau.order - 1) < 2e-14
+    assert tableaus.order_residual(tableau.a, b, tableau.order) > 1e-6
+
+
+def test_which_pairs_end_on_the_first_stage_of_the_next_step():
+    assert EMBEDDED == ["bosh3", "dopri5", "tsit5", "dopri8"]
+    ending = [name for name in EMBEDDED if tableaus.ALL[name].first_same_as_last]
+    assert ending == ["bosh3", "dopri5", "tsit5"]
+
+
+@pytest.mark.parametrize("name", tableaus.ALL)
+def test_a_changed_number_is_noticed(name):
+    tableau = tableaus.ALL[name]
+    b = (tableau.b[0] + 1e-6, *tableau.b[1:])
+    with pytest.raises(ValueError, match=f"does not have order {tableau.order}.*state"):
+        Tableau(name, tableau.order, tableau.a, b)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_changed_embedded_number_is_noticed(name):
+    tableau = tableaus.ALL[name]
+    b = (*tableau.b_embedded[:-1], tableau.b_embedded[-1] + 1e-6)
+    message = f"order {tableau.order - 1} with the weights `b_embedded`"
+    with pytest.raises(ValueError, match=message):
+        Tableau(name, tableau.order, tableau.a, tableau.b, b)
+
+
+def test_an_implicit_table_is_refused():
+    with pytest.raises(ValueError, match=r"not explicit.*Received: a=\(\(0.5,\),\)"):
+        Tableau("implicit midpoint", 2, a=((0.5,),), b=(1.0,))
+
+
+def test_an_embedded_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"as in `b`, 2. Received: b_embedded=\(1.0,"):
+        Tableau("heun", 2, ((), (1.0,)), (0.5, 0.5), (1.0,))
+
+
+# The solvers made of them.
+
+
+def test_names_and_objects():
+    assert solvers.get(SSP3) == solvers.RungeKutta(SSP3)
+    assert solvers.get(solvers.get("rk4")) is solvers.get("rk4")
+    assert solvers.get("rk4").order == tableaus.ALL["rk4"].order == 4
+    assert keras.saving.get_registered_name(Tableau) == "keras_nanode>Tableau"
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [*solvers.ALL, SSP3, Reversible("dopri5", 0.9), Reversible(SSP3)],
+    ids=str,
+)
+def test_configuration_round_trip(solver):
+    solver = solvers.get(solver)
+    config = json.loads(json.dumps(solvers.serialize(solver)))
+    assert solvers.get(config) == solver
+    assert (config == solver.name) == (solver.name in solvers.ALL)
+
+
+def test_an_unknown_solver_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'alf'.*'rk4'.*Received: solver='rk5'"):
+        solvers.get("rk5")
+
+
+@pytest.mark.parametrize("solver", ["alf", Reversible("heun"), "rk5"], ids=str)
+def test_only_runge_kutta_methods_are_made_reversible(solver):
+    with pytest.raises(ValueError, match="solver.*Received: solver="):
+        Reversible(solver)
+
+
+@pytest.mark.parametrize("coupling", [0, 1.1, np.nan])
+def test_a_bad_coupling_is_refused(coupling):
+    with pytest.raises(ValueError, match=rf"\(0, 1\]. Received: coupling={coupling}"):
+        Reversible("heun", coupling)
