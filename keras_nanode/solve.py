@@ -4,6 +4,7 @@ Steps are taken in batches, for which the weights are made at once.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from keras import ops, tree
@@ -114,31 +115,66 @@ def select(condition, x: Structure, y: Structure) -> Structure:
 
 @dataclasses.dataclass(frozen=True)
 class Legs:
-    """`count` steps divided into legs of `stride`, the last of which may be shorter.
+    """`count` steps in legs, whose first states are kept and the others taken again.
 
-    `most` and `longest` bound the number and the length of legs where these are
-    tensors.
+    If they shrink, leg s is s steps shorter than the first, and the last one shorter
+    still. The states of leg s then fit into the slots from s on: those of the legs
+    behind it, which are over when the last leg is gone through first.
+
+    Args:
+        count: How many steps there are, an integer or a tensor.
+        longest: The length of the first leg, likewise.
+        shrink: Whether the legs shrink.
+        most: How many legs there are at most.
+        slots: How many states of a leg and of the legs before it there are at most.
     """
 
     count: Any
-    stride: Any
+    longest: Any
+    shrink: bool
     most: int
-    longest: int
+    slots: int
 
     @classmethod
-    def of(cls, count: int, stride: int) -> "Legs":
-        return cls(count, stride, -(-count // stride), stride)
+    def of(cls, count: int, num: int) -> "Legs":
+        """`num` legs at most of a known number of steps."""
+        # With more, the last ones would have no step.
+        shrink = num * (num + 1) // 2 <= count
+        longest = -(-count // num)
+        if not shrink:
+            return cls(count, longest, False, -(-count // longest), num + longest - 1)
+        longest = -(-(count + num * (num - 1) // 2) // num)
+        return cls(count, longest, True, num, longest)
+
+    @classmethod
+    def of_root(cls, count, limit: int) -> "Legs":
+        """ceil(sqrt(count)) legs at most, where `count` is a tensor."""
+        bound = cls.of(limit, math.ceil(math.sqrt(limit)))
+        num = ops.cast(ops.ceil(ops.sqrt(ops.cast(count, "float32"))), "int32")
+        num = ops.maximum(num, 1)
+        longest = (count + num * (num - 1) // 2 + num - 1) // num
+        return cls(count, longest, True, bound.most, bound.slots)
+
+    @property
+    def each_step(self) -> bool:
+        return isinstance(self.longest, int) and self.longest == 1
 
     @property
     def number(self):
-        return (self.count + self.stride - 1) // self.stride
+        if not self.shrink:
+            return (self.count + self.longest - 1) // self.longest
+        if isinstance(self.count, int):
+            return sum(self._first(s) < self.count for s in range(self.most))
+        firsts = self._first(ops.arange(self.most, dtype="int32"))
+        return ops.sum(ops.cast(firsts < self.count, "int32"))
+
+    def _first(self, s):
+        return s * self.longest - self.shrink * (s * (s - 1) // 2)
 
     def leg(self, s):
         """The first step of leg s, and its number of steps."""
-        first = s * self.stride
-        if isinstance(self.count, int) and self.count % self.stride == 0:
-            return first, self.stride
-        return first, ops.minimum(self.stride, self.count - first)
+        first = self._first(s)
+        return first, ops.minimum(self.longest - self.shrink * s, self.count - first)
 
 
 def first_state(steps: Steps, params, y0: Structure):
@@ -173,7 +209,7 @@ def solve(
         y at the output times, stacked; the last state; the buffers of kept states.
     """
     solver, several = steps.problem.solver, steps.problem.num_intervals > 1
-    every = legs is not None and legs.longest == 1
+    every = legs is not None and legs.each_step
 
     def body(i, step, carry):
         state, ends, saved = carry
@@ -186,7 +222,7 @@ def solve(
 
     state = first_state(steps, params, y0)
     ends = buffers(steps.problem.num_intervals, y0) if several else ()
-    carry = (state, ends, buffers(legs.most, state) if legs else ())
+    carry = (state, ends, buffers(legs.slots, state) if legs else ())
     if legs is None or every:
         carry = sweep(steps, params, 0, steps.count, body, carry, limit)
     else:

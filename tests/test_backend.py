@@ -115,6 +115,65 @@ def test_errors_in_a_custom_vjp_come_through():
         backend.custom_vjp(forward, lambda *_: None, ops.ones(()))
 
 
+def test_a_residual_may_be_a_buffer_in_which_the_backward_pass_writes():
+    def forward(x):
+        saved = backend.write(backend.buffer(2, x), 0, 3 * x)
+        return x, saved
+
+    def backward(saved, cotangent):
+        saved = backend.write(saved, 1, cotangent * backend.read(saved, 0))
+        saved = backend.write(saved, 0, cotangent)
+        return (backend.read(saved, 1) + backend.read(saved, 0),)
+
+    def gradient(x):
+        y, pullback = backend.vjp(
+            lambda x: backend.custom_vjp(forward, backward, x) ** 2, x
+        )
+        return pullback(ops.ones_like(y))[0]
+
+    x = ops.convert_to_tensor([2.0, 5.0])
+    for f in (gradient, compiled(gradient)):
+        # 2 x (3 x) + 2 x
+        assert numbers(f(x)).tolist() == [28.0, 160.0]
+
+
+def test_a_gradient_taken_twice_is_the_same():
+    """Where a backend can: the first does not spoil the residuals of the second."""
+    from keras_nanode import Checkpoint, odeint
+
+    def f(x):
+        return odeint(
+            lambda t, y: -y * y,
+            x,
+            [0, 1],
+            solver="euler",
+            steps=9,
+            adjoint=Checkpoint(3),
+        )
+
+    x = ops.convert_to_tensor([0.5, 2.0])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = f(x)
+        found = [tape.gradient(y, x), tape.gradient(y, x)]
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        x.requires_grad_()
+        y = ops.sum(f(x))
+        found = [torch.autograd.grad(y, x, retain_graph=True)[0] for _ in range(2)]
+    else:
+        import jax
+
+        _, pullback = jax.vjp(f, x)
+        found = [pullback(ops.ones_like(f(x)))[0] for _ in range(2)]
+    first, second = numbers(found)
+    assert np.all(first != 0) and first.tolist() == second.tolist()
+
+
 def test_while_loop():
     i, (x, y) = backend.while_loop(
         lambda i, _: i < 4,

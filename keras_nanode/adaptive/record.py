@@ -35,9 +35,17 @@ class Record:
 
 
 def record(
-    problem: Problem, control: Adaptive, y0, params, num: int | None = None
+    problem: Problem,
+    control: Adaptive,
+    y0,
+    params,
+    num: int | None = None,
+    slots: int = 0,
 ) -> Record:
-    """Solves adaptively, and keeps the accepted times and `num` states."""
+    """Solves adaptively, and keeps the accepted times and `num` states.
+
+    The states are in the first of `slots` slots, of which there are more than `num`.
+    """
     intervals = problem.num_intervals
     one = ops.convert_to_tensor(1, "int32")
 
@@ -58,7 +66,7 @@ def record(
         ),
         ops.zeros((intervals,), "int32"),
         buffers(intervals, y0) if intervals > 1 else (),
-        () if num is None else buffers(num + 1, y0),
+        buffers(slots, y0) if slots else (),
         one,
     )
     c = march(problem, control, params, y0, extra, visit=visit)

@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import keras
-from keras import ops, tree
 
 from keras_nanode import backend, checks
 from keras_nanode.adaptive import record
@@ -18,15 +17,14 @@ from keras_nanode.adjoints.adjoint import (
 from keras_nanode.solve import (
     Legs,
     balanced,
-    buffers,
     gather,
     read,
-    row,
     solve,
     sweep,
     write,
 )
 from keras_nanode.steps import FixedSteps, RecordedSteps
+from keras_nanode.vector_field import Structure
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -34,9 +32,10 @@ from keras_nanode.steps import FixedSteps, RecordedSteps
 class Checkpoint(Adjoint):
     """The exact gradient of the discrete solution from a few kept states.
 
-    The forward pass keeps `num` states, evenly spread; the backward pass recomputes
-    the states from one to the next, one such leg at a time. Memory is O(num + n / num)
-    states and the work one more forward pass.
+    The forward pass keeps `num` states at most; the backward pass recomputes the states
+    from one to the next, one such leg at a time. Memory is O(num + n / num) states and
+    the work one more forward pass. Where it saves memory each leg is a step shorter
+    than the one before, for the states of the earlier ones take the place of the later.
 
     The number n of adaptive steps is not known beforehand. With a `num`, up to `num`
     states are kept as they come, and every other one is dropped when they are too many.
@@ -77,29 +76,32 @@ class Checkpoint(Adjoint):
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps
         num = min(self.num or math.ceil(math.sqrt(count)), count)
-        legs = Legs.of(count, math.ceil(count / num))
+        legs = Legs.of(count, num)
         # Legs of one step do not bound how many steps' weights are made at once.
-        batch = balanced(count if legs.stride == 1 else legs.stride)
+        batch = balanced(count if legs.each_step else legs.longest)
 
         def forward(problem, y0, params):
             plan = FixedSteps(problem, steps, batch)
             ends, _, saved = solve(plan, y0, params, legs)
-            # Stacked, since a SavedModel cannot hold a TensorArray of TensorFlow.
-            return ends, (y0, params, tree.map_structure(backend.stack, saved))
+            return ends, (y0, params, saved)
 
         def backward(problem, residuals, cotangents):
             y0, params, saved = residuals
             pull = Pull(FixedSteps(problem, steps, batch), cotangents)
-            return _back(pull, params, y0, legs, lambda s: row(saved, s))
+            return _back(pull, params, y0, legs, saved)
 
         return with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
+        limit, num = control.max_steps, self.num
+        # The stride doubles until `num` legs reach over all steps.
+        slots = num + 2 ** math.ceil(math.log2(max(1, limit / num))) if num else 0
+
         def forward(problem, y0, params):
-            found = record(problem, control, y0, params, self.num)
+            found = record(problem, control, y0, params, num, slots)
             steps = found.steps
             recorded = (steps.edges, steps.count, steps.arrivals)
-            kept = (tree.map_structure(backend.stack, found.saved), found.stride)
+            kept = (found.saved, found.stride)
             residuals = (y0, params, recorded, kept, found.stats["status"])
             return (found.ends, found.stats), residuals
 
@@ -107,53 +109,46 @@ class Checkpoint(Adjoint):
             y0, params, recorded, (saved, stride), status = residuals
             steps = RecordedSteps(problem, *recorded)
             pull = Pull(steps, spoil_failed(cotangents[0], status))
-            if self.num is not None:
-                # Doubled until `num` legs reach over all steps.
-                longest = 2 ** math.ceil(math.log2(max(1, steps.limit / self.num)))
-                legs = Legs(steps.count, stride, self.num + 1, longest)
-                return _back(pull, params, y0, legs, lambda s: row(saved, s))
-            root = math.ceil(math.sqrt(steps.limit))
-            stride = ops.ceil(ops.sqrt(ops.cast(steps.count, "float32")))
-            stride = ops.maximum(ops.cast(stride, "int32"), 1)
-            legs = Legs(steps.count, stride, root, root)
-            _, _, saved = solve(steps, y0, params, legs)
-            return _back(pull, params, y0, legs, lambda s: read(saved, s))
+            if num is None:
+                legs = Legs.of_root(steps.count, limit)
+                _, _, saved = solve(steps, y0, params, legs)
+            else:
+                legs = Legs(steps.count, stride, False, num + 1, slots)
+            return _back(pull, params, y0, legs, saved)
 
         return with_gradient(problem, forward, backward, y0, params)
 
 
-def _back(pull: Pull, params, y0, legs: Legs, kept):
-    """The gradients in y0 and the parameters; `kept(s)` is where leg s starts."""
-    steps = pull.steps
-    if legs.longest == 1:
+def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):
+    """The gradients in y0 and the parameters, from the first states of the legs."""
+    steps, first_state = pull.steps, read(saved, 0)
+    carry = (pull.start(first_state), zeros_like(params))
+    if legs.each_step:
 
         def one(i, step, a):
-            return pull.back(i, step, kept(i), a)
+            return pull.back(i, step, read(saved, i), a)
 
-        a = pull.start(kept(0))
-        a, gradient = gather(steps, params, 0, steps.count, one, a, zeros_like(params))
+        a, gradient = gather(steps, params, 0, steps.count, one, *carry)
         return pull.to_y0(params, y0, a, gradient)
 
     def leg(s, carry):
-        a, gradient = carry
+        a, gradient, saved = carry
         s = legs.number - 1 - s
         first, length = legs.leg(s)
-        state = kept(s)
+        slot = s - first
 
         def forth(i, step, carry):
-            state, inputs = carry
-            inputs = write(inputs, i - first, state)
-            return step.take(state, step.theta), inputs
+            state, saved = carry
+            state = step.take(state, step.theta)
+            return state, write(saved, slot + i + 1, state)
 
         def back(i, step, a):
-            return pull.back(i, step, read(inputs, i - first), a)
+            return pull.back(i, step, read(saved, slot + i), a)
 
         # The leg's last step is not taken: only its input is needed.
-        carry = (state, buffers(legs.longest, state))
-        state, inputs = sweep(steps, params, first, length - 1, forth, carry)
-        inputs = write(inputs, length - 1, state)
-        return gather(steps, params, first, length, back, a, gradient)
+        carry = (read(saved, s), saved)
+        _, saved = sweep(steps, params, first, length - 1, forth, carry)
+        return *gather(steps, params, first, length, back, a, gradient), saved
 
-    carry = (pull.start(kept(0)), zeros_like(params))
-    a, gradient = backend.fori_loop(legs.number, leg, carry)
+    a, gradient, _ = backend.fori_loop(legs.number, leg, (*carry, saved))
     return pull.to_y0(params, y0, a, gradient)

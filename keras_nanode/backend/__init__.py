@@ -10,7 +10,8 @@ structure of tensors that `keras.tree` understands.
 `custom_vjp(forward, backward, *primals) -> outputs`
     `forward(*primals) -> outputs, residuals` runs now and is not recorded;
     `backward(residuals, cotangents) -> gradients`, one per primal, runs when somebody
-    differentiates. Only what is passed as a primal gets a gradient.
+    differentiates. Only what is passed as a primal gets a gradient. A residual may be a
+    buffer, in which `backward` may write.
 `while_loop(cond, body, state) -> state`
     `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
     a time (TensorFlow's default of ten at once multiplies the memory).

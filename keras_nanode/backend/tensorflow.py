@@ -31,15 +31,34 @@ def custom_vjp(forward, backward, *primals):
         nonlocal structure
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
         structure = tree.map_structure(lambda _: 0, outputs)
+        residuals = tree.map_structure(_kept, residuals)
 
         def gradient(*flat_cotangents):
             cotangents = tree.pack_sequence_as(outputs, flat_cotangents)
-            return tree.flatten(backward(residuals, cotangents))
+            found = tree.map_structure(lambda residual: residual(), residuals)
+            return tree.flatten(backward(found, cotangents))
 
         return tree.flatten(outputs), gradient
 
     flat_outputs = run(*tree.flatten(primals))
     return tree.pack_sequence_as(structure, flat_outputs)
+
+
+def _kept(residual):
+    """A function that gives the residual where it is called: of a buffer a copy."""
+    if not isinstance(residual, tf.TensorArray):
+        return lambda: residual
+    graph = not tf.executing_eagerly() and tf.compat.v1.get_default_graph()
+    size, stacked = residual.size(), residual.stack()
+
+    def found():
+        if graph and tf.compat.v1.get_default_graph() is graph:
+            # What was stacked in vain is left out of the graph.
+            return residual
+        # A graph of its own, as a SavedModel's gradient, takes only tensors from here.
+        return buffer(size, stacked[0]).unstack(stacked)
+
+    return found
 
 
 def while_loop(cond, body, state):

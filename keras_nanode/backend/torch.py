@@ -43,12 +43,17 @@ class _CustomVJP(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *flat_cotangents):
         cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-        gradients = ctx.backward_fn(ctx.residuals, cotangents)
+        residuals = tree.map_structure(_copied, ctx.residuals)
+        gradients = ctx.backward_fn(residuals, cotangents)
         return (None, None, None, None, *tree.flatten(gradients))
 
 
 def _detached(x):
     return x.detach() if isinstance(x, torch.Tensor) else x
+
+
+def _copied(x):
+    return _Buffer(list(x.slots)) if isinstance(x, _Buffer) else x
 
 
 def custom_vjp(forward, backward, *primals):
