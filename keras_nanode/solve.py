@@ -4,7 +4,6 @@ Steps are taken in batches, for which the weights are made at once.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 from keras import ops, tree
@@ -117,64 +116,54 @@ def select(condition, x: Structure, y: Structure) -> Structure:
 class Legs:
     """`count` steps in legs, whose first states are kept and the others taken again.
 
-    If they shrink, leg s is s steps shorter than the first, and the last one shorter
-    still. The states of leg s then fit into the slots from s on: those of the legs
-    behind it, which are over when the last leg is gone through first.
+    Leg s is `growth` steps longer than the one before it, but the last may be cut. If
+    the last is gone through first, the states of leg s may take the slots from s on:
+    those of the legs behind it are over.
 
     Args:
         count: How many steps there are, an integer or a tensor.
-        longest: The length of the first leg, likewise.
-        shrink: Whether the legs shrink.
+        first_length: The length of the first leg, likewise.
+        growth: Integer.
         most: How many legs there are at most.
         slots: How many states of a leg and of the legs before it there are at most.
     """
 
     count: Any
-    longest: Any
-    shrink: bool
+    first_length: Any
+    growth: int
     most: int
     slots: int
 
     @classmethod
     def of(cls, count: int, num: int) -> "Legs":
-        """`num` legs at most of a known number of steps."""
-        # With more, the last ones would have no step.
-        shrink = num * (num + 1) // 2 <= count
-        longest = -(-count // num)
-        if not shrink:
-            return cls(count, longest, False, -(-count // longest), num + longest - 1)
-        longest = -(-(count + num * (num - 1) // 2) // num)
-        return cls(count, longest, True, num, longest)
-
-    @classmethod
-    def of_root(cls, count, limit: int) -> "Legs":
-        """ceil(sqrt(count)) legs at most, where `count` is a tensor."""
-        bound = cls.of(limit, math.ceil(math.sqrt(limit)))
-        num = ops.cast(ops.ceil(ops.sqrt(ops.cast(count, "float32"))), "int32")
-        num = ops.maximum(num, 1)
-        longest = (count + num * (num - 1) // 2 + num - 1) // num
-        return cls(count, longest, True, bound.most, bound.slots)
+        """`num` legs at most, in as few slots as possible."""
+        # Each a step shorter than the one before, unless the last ones would have none.
+        if num * (num + 1) // 2 <= count:
+            longest = -(-(count + num * (num - 1) // 2) // num)
+            return cls(count, longest, -1, num, longest)
+        length = -(-count // num)
+        return cls(count, length, 0, num, num + length - 1)
 
     @property
     def each_step(self) -> bool:
-        return isinstance(self.longest, int) and self.longest == 1
+        """Whether every state is kept."""
+        known = isinstance(self.first_length, int)
+        return known and self.first_length == 1 and self.growth == 0
 
     @property
     def number(self):
-        if not self.shrink:
-            return (self.count + self.longest - 1) // self.longest
         if isinstance(self.count, int):
             return sum(self._first(s) < self.count for s in range(self.most))
         firsts = self._first(ops.arange(self.most, dtype="int32"))
         return ops.sum(ops.cast(firsts < self.count, "int32"))
 
     def _first(self, s):
-        return s * self.longest - self.shrink * (s * (s - 1) // 2)
+        return s * self.first_length + self.growth * (s * (s - 1) // 2)
 
     def leg(self, s):
         """The first step of leg s, and its number of steps."""
-        first = self._first(s)
-        return first, ops.minimum(self.longest - self.shrink * s, self.count - first)
+        first, length = self._first(s), self.first_length + self.growth * s
+        return first, ops.minimum(length, self.count - first)
 
 
 def first_state(steps: Steps, params, y0: Structure):

@@ -10,10 +10,11 @@ import functools
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
-from keras_nanode.solvers import Solver
-from keras_nanode.vector_field import Structure, VectorField, between
+from keras_nanode import backend
+from keras_nanode.solvers import RungeKutta, Solver
+from keras_nanode.vector_field import Structure, VectorField, add, between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,33 @@ class Step:
             return problem.field.func(self.times[i], y, theta[problem.slots[i]])
 
         return f
+
+    def linearize(self, place, y):
+        """The slope at a place, and its pullback to y and the weights there."""
+        slot = self.problem.slots[self.problem.solver.places.index(place)]
+        return backend.vjp(
+            lambda y, theta: self.slopes([theta] * len(self.theta))(place, y),
+            y,
+            self.theta[slot],
+        )
+
+    def pull(self, state, cotangent):
+        """From the cotangent of the state after the step to that before it, and those
+        of the step's weights."""
+        problem = self.problem
+        if not isinstance(problem.solver, RungeKutta):
+            _, pullback = backend.vjp(self.take, state, self.theta)
+            return pullback(cotangent)
+        before, in_stages = problem.solver.pull(
+            self.linearize, self.h, state, cotangent
+        )
+        in_theta = tree.map_structure(ops.zeros_like, self.theta)
+        places = problem.solver.tableau.c
+        # A stage for the error's estimate alone has no part in it.
+        for place, in_stage in zip(places, in_stages, strict=False):
+            slot = problem.slots[problem.solver.places.index(place)]
+            in_theta[slot] = add(in_theta[slot], in_stage)
+        return before, in_theta
 
     def _slopes_before(self, theta):
         """At the start, with the weights that the step before had there."""

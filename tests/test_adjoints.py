@@ -22,8 +22,9 @@ from keras import ops, tree
 from problems import FLOAT64, lotka_volterra
 
 from keras_nanode import Adaptive, Checkpoint, adjoints, bases, layers, odeint
+from keras_nanode.adaptive import Squares
 from keras_nanode.integrate import integrate
-from keras_nanode.solve import gather, solve
+from keras_nanode.solve import Legs, gather, solve
 from keras_nanode.steps import FixedSteps, Problem
 from keras_nanode.vector_field import BasisWeights, VectorField
 
@@ -358,6 +359,27 @@ def test_reversible_solvers_take_no_adaptive_steps(solver):
 
 
 # Counts and configuration.
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 9, 10, 16, 40, 99, 100])
+def test_legs_go_through_all_steps_in_their_slots(count):
+    root = int(np.ceil(np.sqrt(count)))
+    tensor = ops.convert_to_tensor(count, "int32")
+    plans = {
+        root: [Legs.of(count, root), Squares(count + 5).legs(tensor, 0)],
+        **{num: [Legs.of(count, num)] for num in (1, 2, 5, count) if num <= count},
+    }
+    for num, legs_of_num in plans.items():
+        for legs in legs_of_num:
+            found = [
+                tuple(map(int, numbers(legs.leg(s))))
+                for s in range(int(numbers(legs.number)))
+            ]
+            steps = [first + i for first, length in found for i in range(length)]
+            assert steps == list(range(count)) and len(found) <= min(num, legs.most)
+            assert all(s + length <= legs.slots for s, (_, length) in enumerate(found))
+    # Known beforehand, three quarters of the states of equal legs: 1.5 sqrt(n).
+    assert Legs.of(count, root).slots <= 1.5 * np.sqrt(count) + 1
 
 
 def test_the_backward_pass_is_paid_for_as_planned():

@@ -5,7 +5,17 @@ the rounding of a large t0.
 """
 
 from keras_nanode.adaptive.control import Adaptive, Status
+from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import integrals, march
 from keras_nanode.adaptive.record import record, spoil
 
-__all__ = ["Adaptive", "Status", "integrals", "march", "record", "spoil"]
+__all__ = [
+    "Adaptive",
+    "Doubling",
+    "Squares",
+    "Status",
+    "integrals",
+    "march",
+    "record",
+    "spoil",
+]

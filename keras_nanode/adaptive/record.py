@@ -7,8 +7,9 @@ from keras import ops, tree
 
 from keras_nanode import backend
 from keras_nanode.adaptive.control import Adaptive
+from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import march
-from keras_nanode.solve import buffers, read, write
+from keras_nanode.solve import buffers, write
 from keras_nanode.steps import Problem, RecordedSteps, direction
 from keras_nanode.vector_field import Structure
 
@@ -21,7 +22,7 @@ class Record:
         ends: y at the output times, stacked; NaN at those that were not reached.
         late: `(intervals,)`, which output times were not reached.
         steps: The accepted steps.
-        saved: Buffers of kept states, and `stride`, of how many steps one is kept.
+        saved: Buffers of kept states, and the rule's last `mark`.
         stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
             `num_fevals`, `status`, and where it stopped: `t`, `h`.
     """
@@ -30,7 +31,7 @@ class Record:
     late: Any
     steps: RecordedSteps
     saved: Structure
-    stride: Any
+    mark: Any
     stats: dict
 
 
@@ -39,26 +40,21 @@ def record(
     control: Adaptive,
     y0,
     params,
-    num: int | None = None,
-    slots: int = 0,
+    rule: Squares | Doubling | None = None,
 ) -> Record:
-    """Solves adaptively, and keeps the accepted times and `num` states.
-
-    The states are in the first of `slots` slots, of which there are more than `num`.
-    """
+    """Solves adaptively; keeps the accepted times, and the states that `rule` says."""
     intervals = problem.num_intervals
-    one = ops.convert_to_tensor(1, "int32")
 
     def visit(extra, *, y, accepted, ok, end, row, **_):
-        edges, arrivals, ends, saved, stride = extra
+        edges, arrivals, ends, saved, mark = extra
         edges = backend.write(edges, accepted + 1, end[0])
         if intervals > 1:
             here = (ops.arange(intervals, dtype="int32") == row) & ok
             arrivals = ops.where(here, accepted + 1, arrivals)
             ends = write(ends, row, end[1])
-        if num is not None:
-            saved, stride = _keep(saved, stride, num, accepted, y)
-        return edges, arrivals, ends, saved, stride
+        if rule is not None:
+            saved, mark = rule.keep(saved, mark, accepted, y)
+        return edges, arrivals, ends, saved, mark
 
     extra = (
         backend.buffer(
@@ -66,11 +62,11 @@ def record(
         ),
         ops.zeros((intervals,), "int32"),
         buffers(intervals, y0) if intervals > 1 else (),
-        buffers(slots, y0) if slots else (),
-        one,
+        buffers(rule.slots, y0) if rule else (),
+        ops.convert_to_tensor(rule.mark if rule else 0, "int32"),
     )
     c = march(problem, control, params, y0, extra, visit=visit)
-    edges, arrivals, ends, saved, stride = c["extra"]
+    edges, arrivals, ends, saved, mark = c["extra"]
     if intervals > 1:
         ends = tree.map_structure(backend.stack, ends)
         late = ops.arange(intervals, dtype="int32") >= c["reached"]
@@ -88,7 +84,7 @@ def record(
         "h": direction(problem) * c["h"],
     }
     steps = RecordedSteps(problem, backend.stack(edges), c["accepted"], arrivals)
-    return Record(spoil(ends, late), late, steps, saved, stride, stats)
+    return Record(spoil(ends, late), late, steps, saved, mark, stats)
 
 
 def spoil(stacked: Structure, where) -> Structure:
@@ -100,20 +96,3 @@ def spoil(stacked: Structure, where) -> Structure:
         return x + ops.where(rows, ops.cast(float("nan"), x.dtype), ops.zeros_like(x))
 
     return tree.map_structure(leaf, stacked)
-
-
-def _keep(saved, stride, num: int, i, y):
-    """Keeps every `stride`-th state in at most `num` slots, each `stride`-th at
-    i = slot * stride; the stride doubles when all are taken."""
-    full = i == num * stride
-
-    def halve(j, saved):
-        return write(saved, j, read(saved, 2 * j))
-
-    saved = backend.fori_loop(
-        ops.where(full, ops.cast((num + 1) // 2, "int32"), 0), halve, saved
-    )
-    stride = ops.where(full, 2 * stride, stride)
-    # Between two kept states the slot of the second is written in vain, which is
-    # cheaper than a branch.
-    return write(saved, (i + stride - 1) // stride, y), stride

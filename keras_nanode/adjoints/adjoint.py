@@ -106,8 +106,7 @@ class Pull:
                 lambda: self._join(interval, behind),
                 lambda: behind,
             )
-        _, pullback = backend.vjp(step.take, state, step.theta)
-        return pullback(a)
+        return step.pull(state, a)
 
     def to_y0(self, params, y0, a, gradient):
         """From the cotangent of the first state to that of y0."""

@@ -113,13 +113,7 @@ def _backwards(problem: Problem) -> Problem:
 def _evaluate(step: Step, place, carry):
     """The slopes of y and a, and of the gradient in the stage's weights."""
     y, a = carry
-    problem = step.problem
-    slot = problem.slots[problem.solver.places.index(place)]
-    slope, pullback = backend.vjp(
-        lambda y, theta: step.slopes([theta] * len(step.theta))(place, y),
-        y,
-        step.theta[slot],
-    )
+    slope, pullback = step.linearize(place, y)
     slope_a, in_theta = tree.map_structure(operator.neg, pullback(a))
     return (slope, slope_a), in_theta
 

@@ -6,7 +6,7 @@ import math
 import keras
 
 from keras_nanode import backend, checks
-from keras_nanode.adaptive import record
+from keras_nanode.adaptive import Doubling, Squares, record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
     Pull,
@@ -39,13 +39,11 @@ class Checkpoint(Adjoint):
 
     The number n of adaptive steps is not known beforehand. With a `num`, up to `num`
     states are kept as they come, and every other one is dropped when they are too many.
-    Without, the forward pass keeps the accepted times alone, and the backward pass goes
-    through them once more to keep ceil(sqrt(n)) states.
+    Without, the states 0, 1, 4, 9, ... are kept, which are ceil(sqrt(n)).
 
     Args:
         num: Positive integer, how many states to keep. None keeps ceil(sqrt(n)) for n
-            steps, which needs the least memory; n or more keeps them all and recomputes
-            nothing.
+            steps; n or more keeps them all and recomputes nothing.
 
     Raises:
         ValueError: if `num` is not a positive integer.
@@ -78,7 +76,7 @@ class Checkpoint(Adjoint):
         num = min(self.num or math.ceil(math.sqrt(count)), count)
         legs = Legs.of(count, num)
         # Legs of one step do not bound how many steps' weights are made at once.
-        batch = balanced(count if legs.each_step else legs.longest)
+        batch = balanced(count if legs.each_step else legs.first_length)
 
         def forward(problem, y0, params):
             plan = FixedSteps(problem, steps, batch)
@@ -94,27 +92,21 @@ class Checkpoint(Adjoint):
 
     def adaptive(self, problem, control, y0, params):
         limit, num = control.max_steps, self.num
-        # The stride doubles until `num` legs reach over all steps.
-        slots = num + 2 ** math.ceil(math.log2(max(1, limit / num))) if num else 0
+        rule = Doubling(limit, num) if num else Squares(limit)
 
         def forward(problem, y0, params):
-            found = record(problem, control, y0, params, num, slots)
+            found = record(problem, control, y0, params, rule)
             steps = found.steps
             recorded = (steps.edges, steps.count, steps.arrivals)
-            kept = (found.saved, found.stride)
+            kept = (found.saved, found.mark)
             residuals = (y0, params, recorded, kept, found.stats["status"])
             return (found.ends, found.stats), residuals
 
         def backward(problem, residuals, cotangents):
-            y0, params, recorded, (saved, stride), status = residuals
+            y0, params, recorded, (saved, mark), status = residuals
             steps = RecordedSteps(problem, *recorded)
             pull = Pull(steps, spoil_failed(cotangents[0], status))
-            if num is None:
-                legs = Legs.of_root(steps.count, limit)
-                _, _, saved = solve(steps, y0, params, legs)
-            else:
-                legs = Legs(steps.count, stride, False, num + 1, slots)
-            return _back(pull, params, y0, legs, saved)
+            return _back(pull, params, y0, rule.legs(steps.count, mark), saved)
 
         return with_gradient(problem, forward, backward, y0, params)
 

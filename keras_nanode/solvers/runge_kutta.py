@@ -43,6 +43,25 @@ class RungeKutta(Solver):
         b = self.tableau.b[: len(results)]
         return increment(y, h, b, [slope for slope, _ in results])
 
+    def pull(self, f, h, y, cotangent):
+        """From the cotangent after a step to that of y, and of each stage's weights.
+
+        `f(place, y)` gives the slope and its pullback. The stages' cotangents are
+        combined by the transposed tableau (Hager 2000, Numerische Mathematik 87).
+        """
+        tableau, in_y = self.tableau, cotangent
+        results = stages(tableau, f, h, y)
+        later: list[Structure] = []  # cotangents of the later stages' states
+        in_weights: list[Structure] = []
+        for i in reversed(range(len(results))):
+            column = [tableau.b[i], *(row[i] for row in tableau.a[i + 1 :])]
+            column = column[: len(later) + 1]
+            in_slope = increment(y, h, column, [cotangent, *later])
+            in_stage, in_theta = results[i][1](in_slope)
+            in_y, later = add(in_y, in_stage), [in_stage, *later]
+            in_weights.insert(0, in_theta)
+        return in_y, in_weights
+
     def backwards(self, f, h, y):
         """What a step of length -h, taken from the end of this one, adds to y."""
         return self.change(lambda place, y: f(mirrored(place), y), -h, y)
