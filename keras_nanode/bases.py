@@ -102,13 +102,13 @@ class Basis(abc.ABC):
 
 
 def _check_domain(domain) -> tuple[float, float]:
-    t0, t1 = (float(t) for t in domain)
-    if not t0 < t1 or not np.isfinite([t0, t1]).all():
+    pair = np.shape(domain) == (2,)
+    if not pair or not np.isfinite(domain).all() or not domain[0] < domain[1]:
         raise ValueError(
             "`domain` must be two finite times (t0, t1) with t0 < t1, whichever way "
             f"the ODE runs. Received: domain={domain!r}"
         )
-    return t0, t1
+    return float(domain[0]), float(domain[1])
 
 
 class _Broadcasting(Basis):
@@ -316,7 +316,7 @@ def get(basis) -> Basis:
         return basis
     if isinstance(basis, dict):
         return keras.saving.deserialize_keras_object(basis)
-    if basis not in ALL:
+    if not isinstance(basis, str) or basis not in ALL:
         raise ValueError(
             f"Unknown `basis`. Use one of {sorted(ALL)} or a "
             f"`keras_nanode.bases.Basis`. Received: basis={basis!r}"

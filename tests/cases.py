@@ -60,7 +60,12 @@ LAYERS = {
     "PolyDenseODE": (lambda: {"degree": 2, "solver": "rk4", **STEPS}, VECTOR),
     "PolyConvODE": (lambda: {"degree": 1, "adjoint": "backsolve", **STEPS}, IMAGE),
     "TimeVarying": (
-        lambda: {"layer": keras.layers.Dense(5), "basis": bases.Bucket(2)},
+        # Buckets that differ, or a time in the wrong one would not show.
+        lambda: {
+            "layer": keras.layers.Dense(5),
+            "basis": bases.Bucket(2),
+            "start": "independent",
+        },
         VECTOR,
     ),
     "TimeAppended": (lambda: {"layer": keras.layers.Dense(5)}, VECTOR),

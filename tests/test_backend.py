@@ -77,6 +77,7 @@ def test_vjp_of_a_gather_is_dense():
     x = ops.convert_to_tensor([[1.0], [2.0], [3.0]])
     y, pullback = backend.vjp(lambda x: ops.take(x, 1, axis=0), x)
     (gradient,) = pullback(ops.ones_like(y))
+    assert type(gradient) is type(x)
     assert numbers(gradient).tolist() == [[0.0], [1.0], [0.0]]
 
 
@@ -202,6 +203,23 @@ def test_fori_loop_of_known_length_can_be_differentiated(count):
     )
     (gradient,) = numbers(pullback(ops.ones_like(y)))
     np.testing.assert_allclose(gradient, count * 1.1 ** (count - 1), rtol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the others have no such setting"
+)
+@pytest.mark.parametrize("count", [6, "tensor"])
+def test_loops_run_one_iteration_at_a_time(count):
+    """Else the states of ten iterations are in memory at once."""
+
+    def f(x):
+        length = ops.convert_to_tensor(6) if count == "tensor" else count
+        x = backend.fori_loop(length, lambda i, x: x + 1, x)
+        return backend.while_loop(lambda x: ops.sum(x) < 9, lambda x: (x + 1,), (x,))
+
+    graph = compiled(f).get_concrete_function(ops.zeros(())).graph
+    loops = [op for op in graph.get_operations() if op.type.endswith("While")]
+    assert [op.get_attr("parallel_iterations") for op in loops] == [1, 1]
 
 
 def test_fori_loop_up_to_a_limit_can_be_differentiated():

@@ -117,6 +117,9 @@ def test_names():
         (lambda: bases.Trigonometric(1, period=0), "positive.*Received: period=0"),
         (lambda: bases.Bucket(2, domain=(1, 0)), r"t0 < t1.*Received: domain=\(1, 0\)"),
         (lambda: bases.Constant(domain=(0, np.inf)), "finite.*Received: domain="),
+        (lambda: bases.Bucket(2, domain=(0, 1, 2)), r"two.*domain=\(0, 1, 2\)"),
+        (lambda: bases.Bucket(2, domain=5), "two.*Received: domain=5"),
+        (lambda: bases.get(["trig"]), r"'trig'.*Received: basis=\['trig'\]"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -251,7 +251,7 @@ def test_real_cifar10_is_read():
 
 
 @pytest.mark.parametrize("load", [datasets.digits, datasets.mnist, datasets.cifar10])
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, None])
 def test_a_batch_size_that_is_no_positive_integer_is_refused(load, batch_size):
     message = rf"`batch_size` must be .* at least 1. Received: batch_size={batch_size}$"
     with pytest.raises(ValueError, match=message):

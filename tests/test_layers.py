@@ -115,6 +115,17 @@ def test_augment_appends_zeros():
     np.testing.assert_array_equal(y, np.concatenate([x, np.zeros((2, 5, 2))], -1))
 
 
+def test_a_line_is_turned_around_in_the_plane():
+    """h(x) = -x: no flow on a line reaches it, half a turn of the plane does."""
+    ode = layers.DenseODE(
+        "constant", activation="linear", use_bias=False, solver="rk4", steps=40
+    )
+    model = keras.Sequential([keras.Input((1,)), layers.Augment(1), ode])
+    ode.set_weights([np.array([[[0.0, np.pi], [-np.pi, 0.0]]])])
+    x = np.linspace(-2, 2, 9, dtype="float32")[:, None]
+    np.testing.assert_allclose(numbers(model(x))[:, :1], -x, atol=1e-4)
+
+
 @pytest.mark.parametrize(("shape", "rank"), [((2, 9, 3), 1), ((2, 4, 4, 4, 3), 3)])
 def test_convolutions_take_their_rank_from_the_input(shape, rank):
     ode = layers.BucketConvODE(2, steps=2)
@@ -133,6 +144,14 @@ def test_the_bottleneck_is_three_pre_activated_maps(normalization):
     np.testing.assert_allclose(y, expected, atol=1e-5)
     assert [conv.kernel_size for conv in block.maps] == [(1, 1), (3, 3), (1, 1)]
     assert [conv.filters for conv in block.maps] == [2, 2, 4]
+
+
+def test_the_maps_of_a_bottleneck_start_apart():
+    block = layers.DenseBlock(hidden_units=3)
+    block.build((None, 3))
+    first, second, third = (numbers(dense.kernel) for dense in block.maps)
+    for one, other in ((first, second), (second, third), (third, first)):
+        assert np.abs(one - other).max() > 0.1
 
 
 # Where a layer is built.
@@ -362,9 +381,10 @@ def test_the_state_stays_float32_under_mixed_precision(policy):
         bias_initializer=keras.initializers.Constant(0.1),
         steps=1000,
     )
-    x = np.ones((1, 2), "float32")
+    # As the layer before gives it.
+    x = ops.ones((1, 2), policy.removeprefix("mixed_"))
     ode.build(x.shape)
-    y = compiled(ode)(ops.convert_to_tensor(x))
+    y = compiled(ode)(x)
     assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
     np.testing.assert_allclose(numbers(ops.cast(y, "float32")), 1.1, rtol=5e-3)
 
@@ -403,8 +423,9 @@ def test_time_is_not_rounded_for_a_users_layer():
 def test_impure_dynamics_are_refused_when_built(impure):
     with pytest.raises(
         ValueError, match="must be a pure function.*Use GroupNormalization.*Received"
-    ):
+    ) as caught:
         layers.ODE(impure(), steps=2).build((None, 3))
+    assert "_Traced" not in str(caught.value)
 
 
 def test_frozen_batch_normalization_is_pure():
@@ -444,6 +465,8 @@ def dense_ode(**arguments):
         (lambda: layers.ResidualStack("x", 2), "`block` must be a Keras layer"),
         (lambda: layers.ResidualStack(layers.DenseBlock(), 0), "Received: depth=0"),
         (lambda: layers.Augment(0), "Received: channels=0"),
+        (lambda: dense_ode(hidden_units=0), "at least 1. Received: hidden_units=0"),
+        (lambda: layers.ConvBlock(filters=2.5), "integer.*Received: filters=2.5"),
         (lambda: dense_ode().build((None, None)), "number of channels"),
         (
             lambda: layers.ODE(keras.layers.Dense(4), steps=1).build((None, 3)),

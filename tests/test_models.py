@@ -60,6 +60,28 @@ def test_normalization_depends_on_time_too():
     assert all(w.shape[0] == 21 for w in model.get_layer("flow_0").weights)
 
 
+@pytest.mark.parametrize("normalization", [None, "group"])
+def test_the_flow_is_pre_activated_so_an_activation_comes_before_the_pooling(
+    normalization,
+):
+    model = models.classifier((8, 8, 1), 3, normalization=normalization, **SMALL)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    norms = ["LayerNormalization"] if normalization else []
+    assert kinds == (
+        ["InputLayer", "Conv2D", "ODE"]
+        + [*norms, "Activation", "GlobalAveragePooling2D", "Dense"]
+    )
+
+
+def test_biases_are_an_option():
+    def weights(use_bias):
+        arguments = {"block": "auto", "use_bias": use_bias, **SMALL}
+        return block_weights(**arguments)
+
+    # Of two convolutions to 4 channels and one to 8.
+    assert weights(True) - weights(False) == 4 + 4 + 8
+
+
 def test_options_reach_the_solver():
     model = models.classifier(
         (8, 8, 1), 3, solver="rk4", adjoint="backsolve", start="independent", **SMALL
@@ -91,6 +113,7 @@ def test_logits_are_float32_under_mixed_precision():
             r"takes a `keras_nanode.bases.Trigonometric`.*Received: basis=Bucket\(",
         ),
         ({"stages": 0}, "Received: stages=0"),
+        ({"hidden_filters": 0}, "at least 1. Received: hidden_filters=0"),
         ({"stem_strides": 1.5}, "Received: stem_strides=1.5"),
         ({"steps": 0}, "Received: steps=0"),
     ],

@@ -1,12 +1,12 @@
 """Image classification datasets as `tf.data` pipelines."""
 
-import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_nanode import checks
 from keras_nanode.datasets.sources import PathLike, load_digits, load_tfds
 
 # The files that TFDS writes are shuffled already, so a buffer smaller than the
@@ -219,13 +219,8 @@ def cifar100(
 
 
 def _check_arguments(batch_size: int, seed: int) -> None:
-    checks = (("batch_size", batch_size, 1), ("seed", seed, 0))
-    for name, value, least in checks:
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. "
-                f"Received: {name}={value!r}"
-            )
+    checks.count("batch_size", batch_size)
+    checks.count("seed", seed, 0)
 
 
 def _image_dataset(

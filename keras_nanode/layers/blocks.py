@@ -5,6 +5,8 @@ import math
 import keras
 from keras import activations, constraints, initializers, regularizers
 
+from keras_nanode import checks
+
 _NORMALIZATIONS = (None, "group", "layer")
 
 
@@ -13,8 +15,7 @@ class _Block(keras.Layer):
 
     def __init__(
         self,
-        width=None,
-        hidden_width=None,
+        widths: dict,
         activation=None,
         normalization=None,
         use_bias=True,
@@ -32,7 +33,10 @@ class _Block(keras.Layer):
                 f"Unknown `normalization`. Use one of {_NORMALIZATIONS}, which need no "
                 f"state. Received: normalization={normalization!r}"
             )
-        self._widths = (width, hidden_width)
+        given = {name: width for name, width in widths.items() if width is not None}
+        for name, width in given.items():
+            checks.count(name, width)
+        self._widths = tuple(widths.values())
         self.activation = activations.get(activation)
         self.normalization = normalization
         self.use_bias = use_bias
@@ -146,7 +150,8 @@ class DenseBlock(_Block):
         `(batch, ..., units)`.
 
     Raises:
-        ValueError: if `normalization` is unknown, or (when built) the input has no
+        ValueError: if a width is not a positive integer, `normalization` is
+            unknown, or (when built) the input has no
             channels.
 
     Example:
@@ -158,7 +163,8 @@ class DenseBlock(_Block):
     """
 
     def __init__(self, units=None, hidden_units=None, activation="tanh", **kwargs):
-        super().__init__(units, hidden_units, activation, **kwargs)
+        widths = {"units": units, "hidden_units": hidden_units}
+        super().__init__(widths, activation, **kwargs)
         self.units = units
         self.hidden_units = hidden_units
 
@@ -205,7 +211,8 @@ class ConvBlock(_Block):
         `(batch, *spatial, filters)`.
 
     Raises:
-        ValueError: if `normalization` is unknown, or (when built) the input is of
+        ValueError: if a width is not a positive integer, `normalization` is
+            unknown, or (when built) the input is of
             another rank.
 
     Example:
@@ -224,7 +231,8 @@ class ConvBlock(_Block):
         activation="relu",
         **kwargs,
     ):
-        super().__init__(filters, hidden_filters, activation, **kwargs)
+        widths = {"filters": filters, "hidden_filters": hidden_filters}
+        super().__init__(widths, activation, **kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
         self.hidden_filters = hidden_filters

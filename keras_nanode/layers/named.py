@@ -26,8 +26,9 @@ class _Named:
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class BucketDenseODE(_Named, DenseODE):
-    """`DenseODE` over `bases.Bucket`: a dense map with
-    in each of equal pieces of `t_span` weights of its own.
+    """`DenseODE` over `bases.Bucket`.
+
+    A dense map with weights of its own in each of equal pieces of `t_span`.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
@@ -60,8 +61,9 @@ class BucketDenseODE(_Named, DenseODE):
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class PolyDenseODE(_Named, DenseODE):
-    """`DenseODE` over `bases.Polynomial`: a dense map with
-    weights that are polynomials in t.
+    """`DenseODE` over `bases.Polynomial`.
+
+    A dense map with weights that are polynomials in t.
 
     Args:
         degree: Integer of at least 0, the polynomials' degree.
@@ -94,8 +96,9 @@ class PolyDenseODE(_Named, DenseODE):
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class TrigDenseODE(_Named, DenseODE):
-    """`DenseODE` over `bases.Trigonometric`: a dense map with
-    weights that are trigonometric polynomials in t.
+    """`DenseODE` over `bases.Trigonometric`.
+
+    A dense map with weights that are trigonometric polynomials in t.
 
     Args:
         order: Integer of at least 0, the number of harmonics.
@@ -128,8 +131,9 @@ class TrigDenseODE(_Named, DenseODE):
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class BucketConvODE(_Named, ConvODE):
-    """`ConvODE` over `bases.Bucket`: a convolution with
-    in each of equal pieces of `t_span` weights of its own.
+    """`ConvODE` over `bases.Bucket`.
+
+    A convolution with weights of its own in each of equal pieces of `t_span`.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
@@ -162,8 +166,9 @@ class BucketConvODE(_Named, ConvODE):
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class PolyConvODE(_Named, ConvODE):
-    """`ConvODE` over `bases.Polynomial`: a convolution with
-    weights that are polynomials in t.
+    """`ConvODE` over `bases.Polynomial`.
+
+    A convolution with weights that are polynomials in t.
 
     Args:
         degree: Integer of at least 0, the polynomials' degree.
@@ -196,8 +201,9 @@ class PolyConvODE(_Named, ConvODE):
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class TrigConvODE(_Named, ConvODE):
-    """`ConvODE` over `bases.Trigonometric`: a convolution with
-    weights that are trigonometric polynomials in t.
+    """`ConvODE` over `bases.Trigonometric`.
+
+    A convolution with weights that are trigonometric polynomials in t.
 
     Args:
         order: Integer of at least 0, the number of harmonics.

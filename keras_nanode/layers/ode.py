@@ -114,7 +114,14 @@ class ODE(Nesting, keras.Layer):
                 f"shape {tuple(output.shape)}"
             )
         # Finds out now, not in the midst of training, whether a call changes state.
-        _Traced(self._slope)(x, training=True)
+        traced = _Traced(self._slope)
+        try:
+            traced(x, training=True)
+        except ValueError:
+            if traced.error is None:
+                raise
+            # Without what Keras says of `_Traced` around it.
+            raise traced.error from None
 
     def call(self, inputs):
         return self._flow(inputs, self.t_span)
@@ -201,9 +208,14 @@ class _Traced(keras.Layer):
     def __init__(self, function):
         super().__init__()
         self.function = function
+        self.error: ValueError | None = None
 
     def call(self, inputs, training=None):
-        return self.function(inputs)
+        try:
+            return self.function(inputs)
+        except ValueError as error:
+            self.error = error
+            raise
 
 
 def _check_span(t_span, dynamics) -> tuple[float, float]:

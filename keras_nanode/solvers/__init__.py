@@ -37,7 +37,8 @@ def get(solver) -> Solver:
         solver = keras.saving.deserialize_keras_object(solver)
     if isinstance(solver, Solver):
         return solver
-    found = runge_kutta.find(solver) or ALL.get(solver)
+    by_name = ALL.get(solver) if isinstance(solver, str) else None
+    found = runge_kutta.find(solver) or by_name
     if found is None:
         raise ValueError(
             f"Unknown `solver`. Use one of {sorted(ALL)}, a "
