@@ -10,6 +10,7 @@ from keras_nanode.adaptive import record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
     Pull,
+    nan_if_failed,
     spoil_failed,
     with_gradient,
     zeros_like,
@@ -116,7 +117,7 @@ class Checkpoint(Adjoint):
                 legs = Legs(steps.count, stride, False, num + 1, slots)
             return _back(pull, params, y0, legs, saved)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return with_gradient(problem, forward, nan_if_failed(backward), y0, params)
 
 
 def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):
