@@ -36,7 +36,8 @@ def odeint(
         y0: A floating tensor of any shape, or a structure of such tensors.
         t: At least two finite times, increasing or decreasing: numbers, or a tensor of
             shape `(times,)`, to which gradients then flow.
-        args: What `func` takes beside t and y, any structure of tensors and numbers.
+        args: What `func` takes beside t and y, any structure of tensors and numbers;
+            Python floats get the precision of y0.
         solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
         steps: Positive integer, the number of equal steps between neighbouring times;
             `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
@@ -82,7 +83,7 @@ def odeint(
     if isinstance(func, keras.Layer) and not func.built:
         func(ops.cast(times[0], time_dtype(y0)), y0, *args)
     call, weights = _as_function(func)
-    args = tree.map_structure(ops.convert_to_tensor, tuple(args))
+    args = tree.map_structure(lambda x: _as_arg(x, time_dtype(y0)), tuple(args))
     flat = tree.flatten(args)
     # Integers cannot be differentiated: they do not take the way through the adjoint.
     is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
@@ -96,7 +97,8 @@ def odeint(
         ]
         dy = call(weights, t, y, *tree.pack_sequence_as(args, filled))
         _check_slope(y, dy)
-        return dy
+        # A loop's state keeps its dtype, whatever those of t and `args` promote to.
+        return tree.map_structure(lambda y, dy: ops.cast(dy, y.dtype), y, dy)
 
     method, params = solvers.get(solver), (weights, floats)
     steps = check_steps(method, steps)
@@ -174,6 +176,11 @@ def _times(t, dtype: str):
             f"Received: shape={tuple(t.shape)}"
         )
     return ops.cast(t, dtype)
+
+
+def _as_arg(x, dtype: str):
+    # Keras would round a Python float to float32, also beside a float64 state.
+    return ops.convert_to_tensor(x, dtype if isinstance(x, float) else None)
 
 
 def _shifted(slope, t, y: Structure, params, sign: int) -> Structure:

@@ -101,6 +101,19 @@ def test_a_large_t0_in_float32():
     np.testing.assert_allclose(numbers(y)[-1], np.exp(-1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [Adaptive(), 3])
+def test_an_empty_batch_is_solved(steps):
+    y, stats = odeint(
+        lambda t, y: -y, ops.ones((0, 3)), [0.0, 1.0], steps=steps, return_stats=True
+    )
+    assert tuple(y.shape) == (2, 0, 3) and int(stats["status"]) == 0
+
+
+def test_a_component_at_rest_needs_no_absolute_tolerance():
+    y = solve(lambda t, y: -y, scalar([0.0, 1.0]), [0.0, 1.0], steps=Adaptive(1e-8, 0))
+    np.testing.assert_allclose(y[-1], [0, np.exp(-1)], rtol=1e-7)
+
+
 # Weights that jump.
 
 
@@ -164,6 +177,21 @@ def test_a_jump_at_an_output_time_is_one_stop():
     )
     assert stops.rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
     assert stops.jumps.tolist() == [True] * 9 + [False, False]
+
+
+def test_a_jump_at_the_first_time_is_no_stop():
+    """0.6 and the edge in `breakpoints` differ by rounding, to either side."""
+    basis = bases.Bucket(7, domain=(0.0, 0.7))
+    assert 0.6 not in basis.breakpoints
+
+    def evaluations(t_span):
+        ode = layers.DenseODE(basis, solver="dopri5", t_span=t_span, dtype=FLOAT64)
+        ode(ops.convert_to_tensor(random((4, 3), FLOAT64)))
+        return ode_nfe(ode)
+
+    # Six buckets, of three steps at most each.
+    assert evaluations((0.6, 0.0)) < 2 + 6 * (3 * 6 + 1)
+    assert evaluations((0.6, 0.7)) < 2 + 3 * 6 + 1
 
 
 # Evaluations.
@@ -269,6 +297,23 @@ def test_a_failure_is_an_error_in_eager_mode(status):
         odeint(func, y0, [0.0, 2.0], steps=steps)
 
 
+@pytest.mark.parametrize(
+    ("func", "y0"),
+    [
+        (lambda t, y: y / t, [1.0, 1.0]),
+        (lambda t, y: y * (0 / t), [1.0, 1.0]),
+        (lambda t, y: -y, [1.0, np.nan]),
+        (lambda t, y: -y, [np.inf, 1.0]),
+    ],
+    ids=["f is infinite", "f is NaN", "y0 has NaN", "y0 is infinite"],
+)
+def test_nothing_finite_at_the_start_ends_soon(func, y0):
+    y, stats = solve(func, scalar(y0), [0.0, 1.0], return_stats=True)
+    assert Status(int(stats["status"])) == Status.NON_FINITE
+    assert stats["num_accepted"] == 0 and stats["num_steps"] < 60
+    assert np.isnan(y[-1]).all()
+
+
 @keras.saving.register_keras_serializable("tests")
 class Explosion(keras.layers.Layer):
     """dx/dt = w x^2 with a solution until t = 1/x only."""
@@ -322,12 +367,22 @@ def test_configuration_round_trip(steps):
     assert ode.steps == (steps if isinstance(steps, Adaptive) else Adaptive())
 
 
-def test_fit_shows_the_evaluations(tmp_path):
+@pytest.mark.parametrize(
+    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+def test_fit_shows_the_evaluations(run_eagerly, tmp_path):
     ode = layers.DenseODE(bases.Bucket(2), solver="bosh3", name="flow")
     model = keras.Sequential([keras.Input((3,)), ode])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
     x = random((8, 3))
-    history = model.fit(x, x, 4, 2, verbose=0, validation_data=(x, x)).history
+    shown = []
+    spy = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: shown.append(float(logs["flow_nfe"]))
+    )
+    history = model.fit(
+        x, x, 4, 2, verbose=0, validation_data=(x, x), callbacks=[spy]
+    ).history
+    assert len(shown) == 4 and np.isfinite(shown).all()
     # Two to start, three for each step, and one at the jump.
     for nfe in (*history["flow_nfe"], *history["val_flow_nfe"]):
         assert nfe >= 2 + 3 * 2 + 1 and 2 * nfe == round(2 * nfe)
@@ -354,8 +409,9 @@ def test_the_inverse_leads_back(t_span):
     np.testing.assert_allclose(numbers(ode.inverse(y)), x, atol=1e-3)
 
 
-def test_the_inverse_may_come_first():
-    ode = layers.DenseODE("trig", solver="rk4", steps=20)
+@pytest.mark.parametrize(("solver", "steps"), [("rk4", 20), ("dopri5", tight(1e-5))])
+def test_the_inverse_may_come_first(solver, steps):
+    ode = layers.DenseODE("trig", solver=solver, steps=steps)
     x = random((4, 3))
     np.testing.assert_allclose(numbers(ode(ode.inverse(x))), x, atol=1e-4)
 

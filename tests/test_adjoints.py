@@ -192,6 +192,34 @@ def test_unused_args_get_zeros(adjoint):
     assert np.all(in_y0 != 0) and in_a != 0 and np.all(in_b == 0)
 
 
+@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (1.0, 0.7, -0.2)])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_gradients_of_times_with_fixed_steps(solver, times):
+    """Against central differences, which are those of the discrete solution."""
+
+    def f(t, y0):
+        return odeint(
+            lambda t, y: (1 - 0.5 * t * t) * y,
+            y0,
+            t,
+            solver=SOLVERS[solver],
+            steps=200 if SOLVERS[solver].order < 3 else 20,
+        )
+
+    y0, times = np.array([1.0, -0.5]), np.array(times)
+    in_times, _ = gradients(f, times, y0)
+    run = compiled(lambda t, y0: ops.sum(f(t, y0) ** 2))
+
+    def loss(t):
+        return float(numbers(run(ops.convert_to_tensor(t), ops.convert_to_tensor(y0))))
+
+    h = 1e-5
+    moves = h * np.eye(len(times))
+    expected = [(loss(times + move) - loss(times - move)) / (2 * h) for move in moves]
+    rtol = 0.05 if solver == "euler" else 1e-3
+    np.testing.assert_allclose(in_times, expected, rtol=rtol)
+
+
 # Adaptive steps.
 
 
@@ -275,6 +303,24 @@ def test_the_gradient_of_a_failed_solve_is_nan(adjoint):
         BASES["trig"], "dopri5", Adaptive(1e-9, 1e-9, 4), adjoint, (0.0, 5.0)
     )
     assert all(np.isnan(g).any() for g in _flat(gradients(f, *primals)))
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", Checkpoint(3), "backsolve"], ids=str)
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.5, 1.0)])
+def test_the_gradient_is_nan_also_if_no_step_succeeds(adjoint, times):
+    def f(y0, k):
+        y, _ = odeint(
+            lambda t, y, k: k * y / t,
+            y0,
+            times,
+            (k,),
+            adjoint=adjoint,
+            return_stats=True,
+        )
+        return y[1:]
+
+    in_y0, in_k = gradients(f, np.ones(2), np.array(1.0))
+    assert np.isnan(in_y0).all() and np.isnan(in_k)
 
 
 # Reversible solvers.

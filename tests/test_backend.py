@@ -26,6 +26,7 @@ NAMES = {
     "is_known",
     "report",
     "await_reports",
+    "recall",
 }
 
 
@@ -52,6 +53,7 @@ def test_arguments_are_those_of_the_contract(name):
         "is_known": ["x"],
         "report": ["f", "value"],
         "await_reports": [],
+        "recall": ["f", "like"],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
 
@@ -268,3 +270,20 @@ def test_values_can_be_read_while_a_function_is_compiled():
 
 def test_the_active_backend_is_the_one_of_keras():
     assert backend._module.__name__.endswith(keras.backend.backend())
+
+
+def test_what_was_reported_is_recalled_in_a_compiled_function():
+    seen = np.zeros(())
+
+    def note(value):
+        nonlocal seen
+        seen = np.asarray(value)
+
+    def f(x):
+        if not backend.report(note, x):
+            note(0.0)
+        return backend.recall(lambda: np.ones((2,), "float32"), ops.ones((2,)) * x)
+
+    assert numbers(compiled(f)(ops.convert_to_tensor(3.0))).tolist() == [1.0, 1.0]
+    backend.await_reports()
+    assert float(seen) == (3.0 if keras.backend.backend() == "jax" else 0.0)

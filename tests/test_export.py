@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import random
 
-from keras_nanode import models
+from keras_nanode import bases, layers, models
 
 SERVE = """
 import sys
@@ -23,17 +23,15 @@ assert difference < 1e-5
 """
 
 
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's"
 )
-@pytest.mark.parametrize("block", ["trig", "bucket", "app", "uncon_resnet"])
-def test_a_saved_model_is_served_without_this_library(block, tmp_path):
-    model = models.classifier((8, 8, 1), 3, block, filters=8, hidden_filters=4, steps=5)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(random((8, 8, 8, 1)), np.arange(8) % 3, batch_size=4, verbose=0)
+
+
+def check_served(model, shape, tmp_path):
+    """Elsewhere, with a batch size that was never seen."""
     model.export(str(tmp_path / "model"), verbose=False)
-    # A batch size that was never seen.
-    x = random((11, 8, 8, 1), seed=2)
+    x = random((11, *shape), seed=2)
     np.savez(tmp_path / "batch.npz", x=x, y=model.predict(x, verbose=0))
     run = subprocess.run(
         [sys.executable, "-c", SERVE, tmp_path / "model", tmp_path / "batch.npz"],
@@ -42,3 +40,19 @@ def test_a_saved_model_is_served_without_this_library(block, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("difference")
+
+
+@pytest.mark.parametrize("block", ["trig", "bucket", "app", "uncon_resnet"])
+def test_a_saved_model_is_served_without_this_library(block, tmp_path):
+    model = models.classifier((8, 8, 1), 3, block, filters=8, hidden_filters=4, steps=5)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(random((8, 8, 8, 1)), np.arange(8) % 3, batch_size=4, verbose=0)
+    check_served(model, (8, 8, 1), tmp_path)
+
+
+def test_adaptive_steps_are_served(tmp_path):
+    ode = layers.DenseODE(bases.Bucket(2), solver="bosh3")
+    model = keras.Sequential([keras.Input((3,)), ode])
+    model.compile("sgd", "mse")
+    model.fit(random((8, 3)), random((8, 3), seed=1), verbose=0)
+    check_served(model, (3,), tmp_path)

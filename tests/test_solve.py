@@ -67,6 +67,25 @@ def test_args_may_be_any_structure_of_numbers_also_integers():
     assert float(numbers(y)[-1]) == 1.5
 
 
+def test_numbers_in_args_have_the_precision_of_the_state():
+    def decay(y0):
+        y = odeint(lambda t, y, k: -k * y, y0, [0.0, 1.0], (0.1,), steps=100)
+        return numbers(y)[-1]
+
+    assert abs(decay(scalar(1.0)) - np.exp(-0.1)) < 1e-13
+    assert decay(ops.ones(())).dtype == "float32"
+
+
+@pytest.mark.parametrize("steps", [2, None])
+def test_the_state_keeps_its_dtype(steps):
+    def func(t, y):
+        return {"x": ops.cast(-y["x"], FLOAT64), "v": ops.cast(-y["v"], "float32")}
+
+    y0 = {"x": ops.ones((2,), "float32"), "v": ops.ones((2,), FLOAT64)}
+    y = numbers(odeint(func, y0, [0.0, 1.0], steps=steps))
+    assert y["x"].dtype == "float32" and y["v"].dtype == FLOAT64
+
+
 @keras.saving.register_keras_serializable("tests")
 class Clock(keras.Layer):
     """dy/dt = w t, called as `odeint` calls a function."""

@@ -105,11 +105,16 @@ class Adaptive:
             size = abs(sizes[0])
             for other in sizes[1:]:
                 size = ops.where(abs(other) > size, abs(other), size)
-            return ops.sum((x / (self.atol + self.rtol * size)) ** 2)
+            # Without error no tolerance is too small, not even 0.
+            scaled = ops.where(x == 0, x, x / (self.atol + self.rtol * size))
+            return ops.sum(scaled**2)
 
         totals = tree.flatten(tree.map_structure(total, x, *sizes))
-        counts = [ops.cast(ops.size(leaf), totals[0].dtype) for leaf in tree.flatten(x)]
-        return (sum(ops.cast(t, totals[0].dtype) for t in totals) / sum(counts)) ** 0.5
+        dtype = totals[0].dtype
+        count = sum(ops.cast(ops.size(leaf), dtype) for leaf in tree.flatten(x))
+        # An empty batch has no error.
+        count = ops.where(count > 0, count, ops.ones_like(count))
+        return (sum(ops.cast(total, dtype) for total in totals) / count) ** 0.5
 
     def factor(self, norm, previous, order: int):
         """By how much to change the step after an error of the given norm.

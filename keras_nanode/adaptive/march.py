@@ -37,10 +37,14 @@ class _Stops:
         edges = np.array(problem.field.weights.breakpoints, "float64")
         edges = (edges - times[0]) * direction(problem)
         edges = edges[(edges > 0) & (edges < outputs[-1])].astype(dtype)
-        # A breakpoint that differs from an output time by rounding is that time.
-        near = np.abs(edges[:, None] - outputs) <= 8 * _eps(dtype) * outputs[-1]
+        # A breakpoint that differs by rounding from the first or an output time is it.
+        known = np.append(outputs, np.zeros(1, dtype))
+        rounding = 8 * max(
+            _eps(dtype) * outputs[-1], _eps("float64") * np.abs(times).max()
+        )
+        near = np.abs(edges[:, None] - known) <= rounding
         at = np.sort(np.concatenate([outputs, edges[~near.any(axis=1)]]))
-        jumps = np.isin(at, edges) | np.isin(at, outputs[near.any(axis=0)])
+        jumps = np.isin(at, edges) | np.isin(at, known[near.any(axis=0)])
         rows = np.searchsorted(outputs, at)
         return cls(ops.convert_to_tensor(at), rows, jumps)
 

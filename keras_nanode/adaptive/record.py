@@ -92,7 +92,7 @@ def spoil(stacked: Structure, where) -> Structure:
 
     def leaf(x):
         rows = ops.reshape(where, (-1, *[1] * (len(x.shape) - 1)))
-        # Added, so that the NaN of its cotangent is passed on.
-        return x + ops.where(rows, ops.cast(float("nan"), x.dtype), ops.zeros_like(x))
+        # Multiplied, so that a cotangent that is passed on becomes NaN as well.
+        return x * ops.where(rows, ops.cast(float("nan"), x.dtype), ops.ones_like(x))
 
     return tree.map_structure(leaf, stacked)

@@ -72,6 +72,23 @@ def spoil_failed(cotangents: Structure, status) -> Structure:
     return spoil(cotangents, ops.reshape(status != 0, (1,)))
 
 
+def nan_if(failed, gradients: Structure) -> Structure:
+    return tree.map_structure(
+        lambda g: ops.where(failed, ops.cast(float("nan"), g.dtype), g), gradients
+    )
+
+
+def nan_if_failed(backward):
+    """`backward` of an adaptive solve whose last residual is its status, but NaN if it
+    failed: also in what no step that was accepted depends on."""
+
+    def run(problem, residuals, cotangents):
+        gradients = backward(problem, residuals, cotangents)
+        return nan_if(residuals[-1] != 0, gradients)
+
+    return run
+
+
 class Pull:
     """Pulls the cotangents of the outputs back through the steps.
 

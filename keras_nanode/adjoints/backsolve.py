@@ -10,6 +10,7 @@ from keras_nanode import backend
 from keras_nanode.adaptive import integrals, march, record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
+    nan_if,
     spoil_failed,
     with_gradient,
     zeros_like,
@@ -93,16 +94,9 @@ class Backsolve(Adjoint):
                 visit,
                 arrive,
             )
-            failed = c["status"] != 0
-            return tree.map_structure(
-                lambda g: _nan_if(failed, g), (c["y"][1], c["extra"])
-            )
+            return nan_if(c["status"] != 0, (c["y"][1], c["extra"]))
 
         return with_gradient(problem, forward, backward, y0, params)
-
-
-def _nan_if(failed, x):
-    return keras.ops.where(failed, keras.ops.cast(float("nan"), x.dtype), x)
 
 
 def _backwards(problem: Problem) -> Problem:

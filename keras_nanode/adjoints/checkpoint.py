@@ -10,6 +10,7 @@ from keras_nanode.adaptive import Doubling, Squares, record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
     Pull,
+    nan_if_failed,
     spoil_failed,
     with_gradient,
     zeros_like,
@@ -108,7 +109,7 @@ class Checkpoint(Adjoint):
             pull = Pull(steps, spoil_failed(cotangents[0], status))
             return _back(pull, params, y0, rule.legs(steps.count, mark), saved)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return with_gradient(problem, forward, nan_if_failed(backward), y0, params)
 
 
 def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):

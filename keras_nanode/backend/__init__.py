@@ -31,6 +31,9 @@ structure of tensors that `keras.tree` understands.
     Where a compiled function cannot assign to variables that it was not given,
     `f(value)` is called with a number whenever it runs, and True returned.
     `await_reports()` returns when all such calls are over.
+`recall(f, like) -> tensor`
+    `f()`, a NumPy array like the tensor `like`; of a compiled function that cannot read
+    what was reported, whenever it runs.
 """
 
 import importlib
@@ -64,3 +67,4 @@ eagerly = _module.eagerly
 is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
+recall = _module.recall

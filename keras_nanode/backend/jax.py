@@ -61,11 +61,20 @@ def is_known(x):
 
 
 def report(f, value):
+    # Also outside of compiled functions: Keras takes the values of variables away
+    # while it trains.
     if is_known(value):
-        return False
-    jax.debug.callback(f, value)
+        f(value)
+    else:
+        jax.debug.callback(f, value)
     return True
 
 
 def await_reports():
     jax.effects_barrier()
+
+
+def recall(f, like):
+    if is_known(like):
+        return f()
+    return jax.pure_callback(f, jax.ShapeDtypeStruct(like.shape, like.dtype))

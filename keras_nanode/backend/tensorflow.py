@@ -112,3 +112,7 @@ def report(f, value):
 
 def await_reports():
     pass
+
+
+def recall(f, like):
+    return f()
