@@ -4,14 +4,14 @@
     python benchmarks/compare.py [--quick]
     python benchmarks/compare.py --workloads conv-trig-100 --peers bare nanode
 
-Every peer does every workload in a process of its own, with the same weights and inputs,
-and is checked against solutions and gradients in float64. Rounds are interleaved: each
-goes through all peers once. A timing during which others used the processor is void and
-taken again. All have the same threads: as many as there are processors.
+Every peer does every workload in a process of its own, with the same weights and
+inputs, and is checked against solutions and gradients in float64. Rounds are
+interleaved: each goes through all peers once. A timing during which others used the
+processor is void and taken again. All have as many threads as there are processors.
 
 Writes `compare.md`, `compare.csv` and `compare.png`. With `--workloads` the lines of
-these replace those of an earlier run; with `--peers` the table is only printed. `--quick`
-does tiny sizes, without the peers that need other environments.
+these replace those of an earlier run; with `--peers` the tables are only printed.
+`--quick` does tiny sizes, without the peers that need other environments.
 """
 
 import argparse

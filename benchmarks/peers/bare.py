@@ -4,10 +4,13 @@ n is the number of evaluations that this library's solver takes, and that of tho
 the gradient needs. A vjp evaluates f again, as far as its gradient asks for it.
 """
 
+import functools
+
 import tensorflow as tf
 
 from keras_nanode import Adaptive, odeint
 from peers import nanode, worker
+from peers.tf_fields import FIELDS
 from peers.workloads import Workload
 
 STAGES = {"euler": 1, "rk4": 4}
@@ -15,7 +18,7 @@ DOPRI5_STAGES = 6  # beside the first, which is the last of the step before
 
 
 def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
-    field = FIELDS[workload.field]
+    field = functools.partial(FIELDS[workload.field], t=0.5)
     varies = workload.basis is not None
     theta = [tf.constant(c[0] if varies else c) for c in coefficients]
     x = tf.constant(x)
@@ -76,34 +79,6 @@ def evaluations(workload: Workload, x, coefficients) -> tuple[int, int]:
     )
     return int(stats["num_fevals"]), DOPRI5_STAGES * int(stats["num_accepted"])
 
-
-def conv(y, theta):
-    for kernel, bias in zip(theta[::2], theta[1::2], strict=True):
-        y = tf.nn.bias_add(tf.nn.conv2d(tf.nn.relu(y), kernel, 1, "SAME"), bias)
-    return y
-
-
-def dense(y, theta):
-    kernel, bias = theta
-    return tf.tanh(tf.nn.bias_add(y @ kernel, bias))
-
-
-def _perceptron(y, theta):
-    *hidden, kernel, bias = theta
-    for w, b in zip(hidden[::2], hidden[1::2], strict=True):
-        y = tf.tanh(tf.nn.bias_add(y @ w, b))
-    return tf.nn.bias_add(y @ kernel, bias)
-
-
-def mlp(y, theta):
-    return _perceptron(tf.concat([y, tf.ones_like(y[:, :1])], 1), theta)
-
-
-def spiral(y, theta):
-    return _perceptron(y**3, theta)
-
-
-FIELDS = {"conv": conv, "dense": dense, "mlp": mlp, "spiral": spiral}
 
 if __name__ == "__main__":
     worker.main(make_step, ["keras_nanode", "keras", "tensorflow"])

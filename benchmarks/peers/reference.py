@@ -135,7 +135,7 @@ def combine(weights_of, coefficients):
 
 
 def spread(weights_of, in_theta, gradients) -> None:
-    """Adds the cotangents of theta to those of the coefficients: `combine` backwards."""
+    """`combine` backwards: adds theta's cotangents to those of the coefficients."""
     for total, g in zip(gradients, in_theta, strict=True):
         if weights_of is None:
             total += g

@@ -1,8 +1,8 @@
-"""The workloads as data: shapes, steps, tolerances; their weights and inputs. NumPy only.
+"""The workloads as data, and their weights and inputs. NumPy only.
 
 A training step is forward over t from 0 to 1, loss = mean(y1^2), and the gradients of
-the input and the coefficients. `theta(t) = sum_k z_k(t) alpha_k`, or weights that do not
-depend on time if there is no basis.
+the input and the coefficients. theta(t) = sum_k z_k(t) alpha_k, or weights that do not
+depend on time where there is no basis.
 """
 
 import dataclasses
