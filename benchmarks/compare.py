@@ -10,11 +10,13 @@ interleaved: each goes through all peers once. A timing during which others used
 processor is void and taken again. All have as many threads as there are processors.
 
 Writes `compare.md`, `compare.csv` and `compare.png`. With `--workloads` the lines of
-these replace those of an earlier run; with `--peers` the tables are only printed.
+these replace those of an earlier run, or with `--append` add to them; with `--peers`
+the tables are only printed, unless there is an `--output`.
 `--quick` does tiny sizes, without the peers that need other environments.
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -26,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import memory
-from peers import plan, reference, summary, workloads
+from peers import plan, reference, samples, summary, workloads
 from peers.plan import Entrant
-from peers.summary import Sample
+from peers.samples import Sample
+from peers.worker import FOREIGN
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "build"
@@ -38,16 +41,19 @@ TIMEOUT = 300
 
 def main() -> None:
     args = parse()
-    if args.quick:
-        with tempfile.TemporaryDirectory() as folder:
-            samples = list(measure(args, Path(folder)))
-    else:
-        samples = list(measure(args, DATA))
-    if args.peers or args.quick:
-        print(summary.report(samples))
-    else:
-        summary.write(samples, args.output)
-    if args.quick and any(sample.failure for sample in samples):
+    every = workloads.QUICK if args.quick else workloads.ALL
+    measured: list[Sample] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if args.quick else DATA
+        for name in args.workloads or every:
+            data = folder / f"{name}.npz"
+            reference.prepare(every[name], data)
+            found = list(measure(name, data, args))
+            measured += found
+            if args.output and not args.quick:
+                write(found, args.output, args.append)
+    print(summary.report(measured))
+    if args.quick and any(sample.failure for sample in measured):
         raise SystemExit(1)
 
 
@@ -57,39 +63,48 @@ def parse() -> argparse.Namespace:
     add("--quick", action="store_true", help="tiny sizes, nothing that is installed")
     add("--workloads", nargs="+", choices=plan.ENTRANTS)
     add("--peers", nargs="+", choices=plan.ENVIRONMENTS)
-    add("--rounds", type=int, default=5)
-    add("--output", type=Path, default=FOLDER, help="folder to write to")
-    return parser.parse_args()
+    add("--rounds", type=int, default=3)
+    add("--append", action="store_true", help="add rounds to those of an earlier run")
+    add("--output", type=Path, help="folder to write to; this one, unless --peers")
+    args = parser.parse_args()
+    if args.output is None and not args.peers:
+        args.output = FOLDER
+    return args
 
 
-def measure(args: argparse.Namespace, folder: Path) -> Iterator[Sample]:
-    """All samples that the command line asks for."""
-    every = workloads.QUICK if args.quick else workloads.ALL
+def write(found: list[Sample], folder: Path, append: bool) -> None:
+    """The three files, with what they had of other workloads."""
+    known = samples.merge(folder / "compare.csv", found, append)
+    (folder / "compare.md").write_text(f"# Comparison\n\n{summary.report(known)}")
+    summary.plot(samples.rows(known), folder / "compare.png")
+
+
+def measure(name: str, data: Path, args: argparse.Namespace) -> Iterator[Sample]:
+    """The samples of a workload: of each round in turn, and then of the memory."""
     peers = args.peers or (plan.OURS if args.quick else plan.ENVIRONMENTS)
-    for name in args.workloads or every:
-        data = folder / f"{name}.npz"
-        reference.prepare(every[name], data)
-        entrants = [e for e in plan.ENTRANTS[name] if e.peer in peers]
-        if args.quick:
-            entrants = list({e.peer: e for e in reversed(entrants)}.values())
-        failed: set[Entrant] = set()
-        for number in range(1 if args.quick else args.rounds):
-            for entrant in entrants:
-                if entrant not in failed:
-                    sample = timed(name, entrant, number, data, args.quick)
-                    failed |= {entrant} if sample.failure else set()
-                    yield sample
-        if name in plan.WEIGHED:
-            for entrant in entrants:
-                if entrant not in failed and entrant.peer != "bare":
-                    yield weighed(name, entrant, data, args.quick)
+    entrants = [e for e in plan.ENTRANTS[name] if e.peer in peers]
+    if args.quick:  # one of each peer
+        entrants = [
+            next(own) for _, own in itertools.groupby(entrants, lambda e: e.peer)
+        ]
+    failed: set[Entrant] = set()
+    for number in range(1 if args.quick else args.rounds):
+        for entrant in entrants:
+            if entrant not in failed:
+                sample = timed(name, entrant, number, data, args.quick)
+                failed |= {entrant} if sample.failure else set()
+                yield sample
+    if name in plan.WEIGHED:
+        for entrant in entrants:
+            if entrant not in failed and entrant.peer != "bare":
+                yield weighed(name, entrant, data, args.quick)
 
 
 def timed(name: str, entrant: Entrant, number: int, data: Path, quick: bool) -> Sample:
     """One process; again if others used the processor, until it is given up."""
     for _ in range(TRIES):
         result = run(name, entrant, data, ["--quick"] if quick else [])
-        if quick or result.get("foreign", 0) <= summary.FOREIGN:
+        if quick or result.get("foreign", 0) <= FOREIGN:
             break
         print(f"  void: others used {result['foreign']:.0%} of a core", flush=True)
         time.sleep(5)

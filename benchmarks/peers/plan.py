@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from peers.workloads import DEPTHS
+
 FOLDER = Path(__file__).parents[1]
 
 
@@ -37,8 +39,9 @@ _NANODE = _each("nanode", *ADJOINTS)
 _REVERSIBLE = _each("nanode", "reversible")
 _RESNET = _each("keras_resnet", "layers")
 _DIFFRAX = _each("diffrax", "default", "backsolve", "direct")
-_CONV = _BARE + _NANODE + _REVERSIBLE + _RESNET
-_CONV_PEERS = _CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX
+_CONV = _each("bare", "f + vjp") + _NANODE + _REVERSIBLE + _RESNET
+# Convolutions in a loop take JAX's CPU seconds a step: two of its adjoints will do.
+_CONV_PEERS = _CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX[:2]
 _TORCHDIFFEQ = _each("torchdiffeq", "adjoint", "direct")
 _ADAPTIVE = [
     *(_BARE + _NANODE + _TORCHDIFFEQ + _DIFFRAX),
@@ -48,7 +51,7 @@ _ADAPTIVE = [
 ENTRANTS: dict[str, list[Entrant]] = {
     "conv-trig-10": _CONV_PEERS,
     "conv-trig-50": _CONV,
-    "conv-trig-100": _CONV_PEERS,
+    "conv-trig-100": _BARE[1:] + _CONV_PEERS,
     "conv-trig-400": _CONV,
     # Neither as many blocks nor as many stored steps: gigabytes, and minutes to trace.
     "conv-trig-1000": _each("nanode", "checkpoint", "backsolve", "reversible"),
@@ -60,7 +63,12 @@ ENTRANTS: dict[str, list[Entrant]] = {
     **{f"K-trig-{n}": _each("nanode", *ADJOINTS[:2]) for n in (1, 30)},
     "predict": _each("nanode", "checkpoint") + _RESNET,
 }
-WEIGHED = tuple(name for name in ENTRANTS if name.startswith("conv-trig"))
+DEPTH_NAME = {f"conv-trig-{n}": n for n in DEPTHS}
+WEIGHED = tuple(DEPTH_NAME)  # whose memory is measured too
+PICTURED = (
+    *("conv-trig-10", "conv-trig-100", "paper-block"),
+    *("dense-bucket", "mlp-adaptive", "tiny"),
+)
 OURS = ("bare", "nanode", "keras_resnet")
 
 

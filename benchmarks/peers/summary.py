@@ -1,109 +1,43 @@
-"""From samples to tables, files and a picture."""
+"""From what was measured to Markdown tables and a picture."""
 
-import csv
 import math
-import statistics
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from reporting import environment, markdown_table
 
-from peers.plan import Entrant
-from peers.worker import FOREIGN
+from peers import samples as samples_of
+from peers import targets
+from peers.plan import DEPTH_NAME, PICTURED, Entrant
+from peers.samples import Row, Rows, Sample
+from peers.workloads import DEPTHS
 
 HEADER = (
     *("peer", "variant", "ms", "spread", "MiB"),
     *("error of y", "of dL/dx", "of dL/dalpha"),
 )
-
-
-class Sample(NamedTuple):
-    """What a process found: a line of the CSV file."""
-
-    workload: str
-    peer: str
-    variant: str
-    round: int  # -1 where the memory was measured
-    ms: float = math.nan  # the median of its steps
-    least_ms: float = math.nan
-    steps: int = 0
-    foreign: float = math.nan  # processors that others used meanwhile
-    memory: float = math.nan  # MiB
-    error_y: float = math.nan
-    error_dx: float = math.nan
-    error_dc: float = math.nan
-    void: bool = False
-    failure: str = ""
-    versions: str = ""
-
-    @classmethod
-    def of(cls, name: str, entrant: Entrant, number: int, result: dict[str, Any]):
-        versions = result.pop("versions", {})
-        text = " ".join(f"{k}={v}" for k, v in versions.items())
-        return cls(name, *entrant, number, versions=text, **result)
-
-    def line(self) -> str:
-        name = f"{self.workload} {self.peer} {self.variant}"
-        if self.failure:
-            return f"{name}: FAILED, {self.failure}"
-        if self.round < 0:
-            return f"{name}: {self.memory:.1f} MiB"
-        void = f", VOID: others used {self.foreign:.0%}" if self.void else ""
-        errors = ", ".join(f"{e:.1e}" for e in (self.error_y, self.error_dx))
-        return f"{name}: {self.ms:.2f} ms, errors {errors}{void}"
-
-
-class Row(NamedTuple):
-    """What all samples of an entrant say together."""
-
-    ms: float  # the median of the rounds' medians
-    spread: float  # of these, (largest - least) / median
-    memory: float
-    error_y: float
-    error_dx: float
-    error_dc: float
-    failure: str
-
-
-Rows = dict[str, dict[Entrant, Row]]
-
-
-def rows(samples: Iterable[Sample]) -> Rows:
-    groups: dict[str, dict[Entrant, list[Sample]]] = {}
-    for sample in samples:
-        entrant = Entrant(sample.peer, sample.variant)
-        groups.setdefault(sample.workload, {}).setdefault(entrant, []).append(sample)
-    return {
-        name: {entrant: _row(own) for entrant, own in group.items()}
-        for name, group in groups.items()
-    }
-
-
-def _row(samples: list[Sample]) -> Row:
-    valid = [s.ms for s in samples if not s.void and not math.isnan(s.ms)]
-    ms = statistics.median(valid) if valid else math.nan
-    spread = (max(valid) - min(valid)) / ms if valid else math.nan
-
-    def known(field: str) -> float:
-        values = [getattr(s, field) for s in samples]
-        return next((v for v in values if not math.isnan(v)), math.nan)
-
-    errors = (known(f"error_{of}") for of in ("y", "dx", "dc"))
-    failure = next((s.failure for s in samples if s.failure), "")
-    if not valid and not failure:
-        failure = "void: others used the processor in every round"
-    return Row(ms, spread, known("memory"), *errors, failure)
+ABOUT = """\
+Milliseconds of a training step: the median of the rounds' medians, each from a process
+of its own, and beside it by how much these differ, (largest - least) / median. MiB is
+the largest memory of a step above what was occupied before. Errors are relative, in the
+Euclidean norm, against float64; of the coefficients the largest. `bare` is the floor:
+the compiled f as often as the solver evaluates it, and its vjp as often, with ready
+weights. `all states` is `Checkpoint(num=steps)`."""
 
 
 def report(samples: list[Sample]) -> str:
-    """The tables of all workloads in Markdown."""
-    parts = [environment(), _versions(samples)]
-    for name, group in rows(samples).items():
+    """Targets, tables of all workloads, and versions in Markdown."""
+    rows = samples_of.rows(samples)
+    verdicts = "\n".join(f"- {line}" for line in targets.judge(rows))
+    parts = [environment(), ABOUT]
+    parts += ["## Targets", verdicts] if verdicts else []
+    for name, group in rows.items():
         parts += [f"## {name}", markdown_table(HEADER, map(_cells, group.items()))]
-        failures = [(e, row.failure) for e, row in group.items() if row.failure]
-        parts += [f"- {e.peer} {e.variant}: {why}" for e, why in failures]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts += [
+            f"- {_name(entrant)}: {row.failure}"
+            for entrant, row in group.items()
+            if row.failure
+        ]
+    return "\n\n".join([*parts, "## Versions", _versions(samples)]) + "\n"
 
 
 def _cells(item: tuple[Entrant, Row]) -> list[str]:
@@ -120,32 +54,69 @@ def _cells(item: tuple[Entrant, Row]) -> list[str]:
 
 
 def _versions(samples: list[Sample]) -> str:
-    """What the peers ran on, in words."""
     found = {sample.peer: sample.versions for sample in samples if sample.versions}
     return "\n".join(f"- {peer}: {text}" for peer, text in found.items())
 
 
-def write(samples: list[Sample], folder: Path) -> None:
-    """The files, with what an earlier run found of other workloads."""
-    path = folder / "compare.csv"
-    names = {sample.workload for sample in samples}
-    samples = [s for s in read(path) if s.workload not in names] + samples
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([Sample._fields, *samples])
-    (folder / "compare.md").write_text("# Comparison\n\n" + report(samples))
+def _name(entrant: Entrant) -> str:
+    return f"{entrant.peer} {entrant.variant}"
 
 
-def read(path: Path) -> Iterator[Sample]:
-    if path.exists():
-        with path.open(newline="") as file:
-            for line in csv.DictReader(file):
-                yield Sample(**{k: _parsed(k, text) for k, text in line.items()})
+def plot(rows: Rows, path: Path) -> None:
+    """Bars of the workloads that peers do, and time over depth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [name for name in PICTURED if name in rows]
+    figure, axes = plt.subplots(
+        -(-(len(names) + 1) // 2), 2, figsize=(12, 3 + 2 * len(names)), squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=False):
+        _bars(axis, name, rows[name])
+    _depth(axes.flat[len(names)], rows)
+    for axis in list(axes.flat)[len(names) + 1 :]:
+        axis.remove()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
 
 
-def _parsed(field: str, text: str) -> Any:
-    kind = Sample.__annotations__[field]
-    return text == "True" if kind is bool else kind(text)
+def _bars(axis, name: str, group: dict[Entrant, Row]) -> None:
+    timed = [(e, row) for e, row in group.items() if not math.isnan(row.ms)]
+    timed.sort(key=lambda pair: -pair[1].ms)
+    colors = {"bare": "black", "nanode": "tab:blue"}
+    bars = axis.barh(
+        [_name(e) for e, _ in timed],
+        [row.ms for _, row in timed],
+        color=[colors.get(e.peer, "tab:gray") for e, _ in timed],
+    )
+    # Who is quick but wrong is marked.
+    labels = [
+        f"{row.ms:.3g}" + (f", dL/dx off by {row.error_dx:.0%}" * (row.error_dx > 0.01))
+        for _, row in timed
+    ]
+    axis.bar_label(bars, labels, padding=3, fontsize=8)
+    axis.set(xscale="log", title=f"{name}: ms a training step")
+    axis.set_xlim(right=10 * max(row.ms for _, row in timed))
+    axis.tick_params(axis="y", labelsize=8)
 
 
-__all__ = ["FOREIGN", "Row", "Rows", "Sample", "read", "report", "rows", "write"]
+def _depth(axis, rows: Rows) -> None:
+    entrants = {e: None for name in rows if name in DEPTH_NAME for e in rows[name]}
+    for entrant in entrants:
+        if entrant.peer not in ("nanode", "keras_resnet"):
+            continue
+        points = [
+            (n, row.ms)
+            for name, n in DEPTH_NAME.items()
+            if (row := rows.get(name, {}).get(entrant)) and not math.isnan(row.ms)
+        ]
+        if points:
+            axis.plot(*zip(*points, strict=True), "o-", label=_name(entrant))
+    axis.set(xscale="log", yscale="log", title="conv-trig: ms over steps or blocks")
+    axis.set_xticks(DEPTHS, [str(n) for n in DEPTHS])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    if axis.lines:
+        axis.legend(fontsize=8)

@@ -1,5 +1,7 @@
 """The fields in PyTorch, with their coefficients as parameters; for two peers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -23,11 +25,10 @@ class Field(torch.nn.Module):
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         flat = torch.cat([k.reshape(len(k), -1) for k in kernels], dim=1)
         self.alpha = torch.nn.Parameter(flat if varies else flat[0])
-        self.buckets = None
+        self.buckets: Sequence[torch.Tensor] | None = None
         self.evaluate = getattr(self, workload.field)
-        if varies:
-            kind, number = workload.basis
-            self.kind = kind
+        if workload.basis is not None:
+            self.kind, number = workload.basis
             # Edges as float32 has them, since the steps' times are the same numbers.
             edges = np.arange(1, number) / number
             self.edges = torch.tensor(edges, dtype=torch.float32)
@@ -39,6 +40,7 @@ class Field(torch.nn.Module):
             self.buckets = self.alpha.unbind(0)
 
     def theta(self, t):
+        flat: torch.Tensor
         if self.workload.basis is None:
             flat = self.alpha
         elif self.kind == "bucket":

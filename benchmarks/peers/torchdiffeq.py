@@ -1,5 +1,7 @@
 """torchdiffeq: `odeint_adjoint`, and `odeint` through which autograd goes."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torchdiffeq
@@ -37,7 +39,7 @@ def solver(workload: Workload) -> dict:
         return grid if t[0] == 0 else grid.flip(0)
 
     # `perturb` keeps the stages at the ends of a step inside of its bucket.
-    options = {"grid_constructor": steps}
+    options: dict[str, Any] = {"grid_constructor": steps}
     if workload.basis is not None and workload.basis[0] == "bucket":
         options["perturb"] = True
     return {"options": options}

@@ -18,8 +18,8 @@ import numpy as np
 
 from peers import workloads
 
-# A step as the peers make it: () -> y, gradient of x, gradients of the coefficients (or
-# a function that gives them), finished and as anything that NumPy can read. Only y where
+# A step as peers make it: () -> y, gradient of x, gradients of the coefficients (or a
+# function that gives them), finished and as anything that NumPy can read. Only y where
 # nothing is trained, and nothing of the floor.
 Step = Callable[[], Sequence[Any]]
 
@@ -28,7 +28,7 @@ SECONDS = 2.0
 AT_LEAST, AT_MOST = 3, 300
 # Processors that others used meanwhile, on average, that make a timing void.
 FOREIGN = 0.1
-MEMORY_STEPS = 5
+MEMORY_STEPS = 3
 
 
 def main(make_step: Callable[..., Step], packages: Sequence[str]) -> None:

@@ -45,6 +45,8 @@ class Workload:
 
 
 BATCHES = 8
+# Standard deviations of kernels times sqrt(fan_in): He's, or what makes a solver work.
+GAINS = {"conv": 2**0.5, "dense": 2**0.5, "mlp": 2.0, "spiral": 2.0}
 DEPTHS = (10, 50, 100, 400, 1000)
 
 _CONV = Workload("conv", (32, 16, 16, 64), 16, ("trig", 10), "euler", 100)
@@ -85,7 +87,7 @@ QUICK = {
 def weight_shapes(workload: Workload) -> list[tuple[int, ...]]:
     """Kernels and biases of the field at one time."""
     c, h = workload.shape[-1], workload.hidden
-    kernels = {
+    kernels: list[tuple[int, ...]] = {
         "conv": [(1, 1, c, h), (3, 3, h, h), (1, 1, h, c)],
         "dense": [(c, c)],
         "mlp": [(c + 1, h), (h, h), (h, c)],
@@ -113,7 +115,7 @@ def draw(workload: Workload) -> tuple[np.ndarray, list[np.ndarray]]:
     coefficients = []
     for shape in weight_shapes(workload):
         fan_in = np.prod(shape[:-1])
-        scale = np.sqrt(2 / fan_in) if len(shape) > 1 else 0.1
+        scale = GAINS[workload.field] / np.sqrt(fan_in) if len(shape) > 1 else 0.1
         draws = rng.normal(size=(*copies, *shape)) * scale / norm
         coefficients.append(draws.astype(np.float32))
     x = rng.normal(size=workload.shape).astype(np.float32)
