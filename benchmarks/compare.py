@@ -16,7 +16,6 @@ the tables are only printed, unless there is an `--output`.
 """
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -35,6 +34,7 @@ from peers.worker import FOREIGN
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "build"
+FILE = "compare.csv"
 TRIES = 4
 TIMEOUT = 300
 
@@ -48,11 +48,17 @@ def main() -> None:
         for name in args.workloads or every:
             data = folder / f"{name}.npz"
             reference.prepare(every[name], data)
-            found = list(measure(name, data, args))
+            found: list[Sample] = []
+            for sample in measure(name, data, args):
+                found.append(sample)
+                if args.output and not args.quick:
+                    # At once, so that what was interrupted is not lost.
+                    append = args.append or len(found) > 1
+                    samples.merge(args.output / FILE, [sample], append)
             measured += found
-            if args.output and not args.quick:
-                write(found, args.output, args.append)
     print(summary.report(measured))
+    if args.output and not args.quick:
+        write(args.output)
     if args.quick and any(sample.failure for sample in measured):
         raise SystemExit(1)
 
@@ -72,9 +78,9 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def write(found: list[Sample], folder: Path, append: bool) -> None:
-    """The three files, with what they had of other workloads."""
-    known = samples.merge(folder / "compare.csv", found, append)
+def write(folder: Path) -> None:
+    """The table and the picture of all that is in the CSV file."""
+    known = list(samples.read(folder / FILE))
     (folder / "compare.md").write_text(f"# Comparison\n\n{summary.report(known)}")
     summary.plot(samples.rows(known), folder / "compare.png")
 
@@ -83,10 +89,8 @@ def measure(name: str, data: Path, args: argparse.Namespace) -> Iterator[Sample]
     """The samples of a workload: of each round in turn, and then of the memory."""
     peers = args.peers or (plan.OURS if args.quick else plan.ENVIRONMENTS)
     entrants = [e for e in plan.ENTRANTS[name] if e.peer in peers]
-    if args.quick:  # one of each peer
-        entrants = [
-            next(own) for _, own in itertools.groupby(entrants, lambda e: e.peer)
-        ]
+    if args.quick:  # the first of each peer
+        entrants = list({e.peer: e for e in reversed(entrants)}.values())
     failed: set[Entrant] = set()
     for number in range(1 if args.quick else args.rounds):
         for entrant in entrants:

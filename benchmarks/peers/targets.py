@@ -34,7 +34,10 @@ ADJOINT = _of("torchdiffeq", "adjoint", "adjoint channels_last")
 DIRECT = _of("torchdiffeq", "direct", "direct channels_last")
 DIFFRAX = _of("diffrax", "default")
 ALL_STATES, CHECKPOINT = _nanode("all states"), _nanode("checkpoint")
-UNCOMPILED = (*ADJOINT, *DIRECT, *_of("torchode", "autodiff"), *_of("tfp", "backsolve"))
+UNCOMPILED = (
+    *_of("torchdiffeq", "adjoint", "direct"),
+    *(*_of("torchode", "autodiff"), *_of("tfp", "backsolve")),
+)
 
 TARGETS = [
     *(

@@ -87,13 +87,13 @@ QUICK = {
 def weight_shapes(workload: Workload) -> list[tuple[int, ...]]:
     """Kernels and biases of the field at one time."""
     c, h = workload.shape[-1], workload.hidden
-    kernels: list[tuple[int, ...]] = {
+    kernels: dict[str, list[tuple[int, ...]]] = {
         "conv": [(1, 1, c, h), (3, 3, h, h), (1, 1, h, c)],
         "dense": [(c, c)],
         "mlp": [(c + 1, h), (h, h), (h, c)],
         "spiral": [(c, h), (h, c)],
-    }[workload.field]
-    return [shape for kernel in kernels for shape in (kernel, kernel[-1:])]
+    }
+    return [s for kernel in kernels[workload.field] for s in (kernel, kernel[-1:])]
 
 
 def z(workload: Workload, t: float) -> np.ndarray:
