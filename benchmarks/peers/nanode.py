@@ -10,7 +10,7 @@ from peers.workloads import BATCHES, Workload
 ADJOINTS = {
     "checkpoint": lambda workload: "checkpoint",
     # Where the number of adaptive steps is not known, so many that none is dropped.
-    "all states": lambda workload: Checkpoint(num=workload.steps or 100),
+    "all states": lambda workload: Checkpoint(num=workload.steps or 32),
     "backsolve": lambda workload: "backsolve",
     "direct": lambda workload: "direct",
     "reversible": lambda workload: "reversible",

@@ -21,7 +21,8 @@ of its own, and beside it by how much these differ, (largest - least) / median. 
 the largest memory of a step above what was occupied before. Errors are relative, in the
 Euclidean norm, against float64; of the coefficients the largest. `bare` is the floor:
 the compiled f as often as the solver evaluates it, and its vjp as often, with ready
-weights. `all states` is `Checkpoint(num=steps)`."""
+weights. `all states` is `Checkpoint(num=steps)`. `reversible` is reversible Heun: what
+another method than Euler's differs by is no error of its gradient."""
 
 
 def report(samples: list[Sample]) -> str:
@@ -93,7 +94,8 @@ def _bars(axis, name: str, group: dict[Entrant, Row]) -> None:
     )
     # Who is quick but wrong is marked.
     labels = [
-        f"{row.ms:.3g}" + (f", dL/dx off by {row.error_dx:.0%}" * (row.error_dx > 0.01))
+        format(row.ms, ",.0f" if row.ms >= 100 else ".3g")
+        + (f", dL/dx off by {row.error_dx:.0%}" if row.error_dx > 0.01 else "")
         for _, row in timed
     ]
     axis.bar_label(bars, labels, padding=3, fontsize=8)
