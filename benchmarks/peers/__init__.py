@@ -1,0 +1,1 @@
+"""What `compare.py` measures: the workloads, and a module for each who does them."""
