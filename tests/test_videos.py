@@ -245,9 +245,9 @@ def test_starts_are_uniform_and_independent(name):
 
 def test_overlapping_digits_show_the_brighter_one_or_add_up_to_white():
     layers = tf.constant([0.25, 0.5], shape=(1, 2, 1, 1, 1))
-    assert float(moving.REFLECTION.compose(layers)) == 0.5
-    assert float(moving.RANDOM_BOUNCES.compose(layers)) == 0.75
-    assert float(moving.RANDOM_BOUNCES.compose(2 * layers)) == 1.0
+    assert moving.REFLECTION.compose(layers).numpy().item() == 0.5
+    assert moving.RANDOM_BOUNCES.compose(layers).numpy().item() == 0.75
+    assert moving.RANDOM_BOUNCES.compose(2 * layers).numpy().item() == 1.0
 
 
 # Clips: frame t of clip c is all 8 t + c, and its action is t

@@ -306,7 +306,8 @@ def _seeds(numbers: tf.data.Dataset, first: int) -> tf.data.Dataset:
 
 
 def _cut(clip: Clip, start: tf.Tensor | int, length: int) -> Clip:
-    return {name: values[start : start + length] for name, values in clip.items()}
+    here = start + tf.range(length)
+    return {name: tf.gather(values, here) for name, values in clip.items()}
 
 
 def _cut_anywhere(clips: tf.data.Dataset, length: int, seed: int) -> tf.data.Dataset:
