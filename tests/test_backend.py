@@ -26,6 +26,7 @@ NAMES = {
     "is_known",
     "report",
     "await_reports",
+    "require",
 }
 
 
@@ -52,6 +53,7 @@ def test_arguments_are_those_of_the_contract(name):
         "is_known": ["x"],
         "report": ["f", "value"],
         "await_reports": [],
+        "require": ["holds", "message"],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
 
@@ -191,3 +193,11 @@ def test_values_can_be_read_while_a_function_is_compiled():
 
 def test_the_active_backend_is_the_one_of_keras():
     assert backend._module.__name__.endswith(keras.backend.backend())
+
+
+def test_a_requirement_is_silent_until_it_fails():
+    run = compiled(lambda x: backend.require(ops.all(x < 1), "too large") or x)
+    run(ops.zeros((2,)))
+    with pytest.raises(Exception, match="too large"):
+        run(2 * ops.ones((2,)))
+        backend.await_reports()

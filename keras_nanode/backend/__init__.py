@@ -30,6 +30,9 @@ structure of tensors that `keras.tree` understands.
     Where a compiled function cannot assign to variables that it was not given,
     `f(value)` is called with a number whenever it runs, and True returned.
     `await_reports()` returns when all such calls are over.
+`require(holds, message)`
+    An error with the message, also when a compiled function runs, unless the boolean
+    tensor holds (but not under XLA on TensorFlow).
 """
 
 import importlib
@@ -63,3 +66,4 @@ eagerly = _module.eagerly
 is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
+require = _module.require

@@ -69,3 +69,11 @@ def report(f, value):
 
 def await_reports():
     jax.effects_barrier()
+
+
+def require(holds, message):
+    def check(holds):
+        if not holds:
+            raise ValueError(message)
+
+    jax.debug.callback(check, holds)

@@ -93,3 +93,7 @@ def report(f, value):
 
 def await_reports():
     pass
+
+
+def require(holds, message):
+    tf.debugging.Assert(holds, [message])

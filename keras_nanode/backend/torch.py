@@ -111,3 +111,8 @@ def report(f, value):
 
 def await_reports():
     pass
+
+
+def require(holds, message):
+    if not holds:
+        raise ValueError(message)
