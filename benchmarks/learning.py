@@ -16,7 +16,6 @@ learning rate, 3e-3, was set beforehand and not tuned.
 """
 
 import argparse
-import csv
 import os
 import statistics
 import time
@@ -28,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras  # noqa: E402
-from reporting import environment, markdown_table  # noqa: E402
+from reporting import environment, markdown_table, read_csv, write_csv  # noqa: E402
 
 from keras_nanode import datasets, models  # noqa: E402
 
@@ -64,9 +63,6 @@ class Epoch(NamedTuple):
     train_accuracy: float
     test_accuracy: float
     seconds: float
-
-
-Result = tuple[Run, Epoch]
 
 
 def planned(args: argparse.Namespace, rate: float, trial: bool) -> Iterator[Run]:
@@ -136,30 +132,9 @@ def train(run: Run, data_dir: Path) -> Iterator[Epoch]:
         )
 
 
-def read(path: Path) -> list[Result]:
-    """The results in a CSV file; none if it is not there."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return [(_parsed(Run, line), _parsed(Epoch, line)) for line in lines]
-
-
-def _parsed(kind, line: dict[str, str]):
-    types = kind.__annotations__
-    return kind(**{name: types[name](line[name]) for name in types})
-
-
-def write(path: Path, results: Iterable[Result]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*Run._fields, *Epoch._fields))
-        writer.writerows((*run, *epoch) for run, epoch in results)
-
-
 def complete(runs: Iterable[Run], path: Path, data_dir: Path) -> None:
     """Trains the runs that the file at `path` lacks and adds them to it."""
-    results = read(path)
+    results = read_csv(path, Run, Epoch)
     known = {run for run, _ in results}
     for run in runs:
         if run in known:
@@ -168,12 +143,12 @@ def complete(runs: Iterable[Run], path: Path, data_dir: Path) -> None:
         for epoch in train(run, data_dir):
             print("   ", *epoch, flush=True)
             results.append((run, epoch))
-        write(path, results)
+        write_csv(path, results)
 
 
 def finished(runs: Iterable[Run], path: Path) -> dict[Run, list[Epoch]]:
     """The epochs of those of the runs that are in the file at `path`."""
-    results = read(path)
+    results = read_csv(path, Run, Epoch)
     epochs = {run: [line for key, line in results if key == run] for run in runs}
     return {run: lines for run, lines in epochs.items() if lines}
 

@@ -1,10 +1,13 @@
-"""What the benchmarks share: the machine in words, and Markdown tables."""
+"""What the benchmarks share: the machine in words, Markdown tables, CSV files."""
 
+import csv
 import datetime
 import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 PACKAGES = ("keras", "tensorflow", "keras_nanode")
 
@@ -32,3 +35,27 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
 
     rule = ["-" * widths[0], *("-" * (n - 1) + ":" for n in widths[1:])]
     return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
+
+
+def read_csv(path: Path, *kinds: type) -> list[tuple]:
+    """The lines of a file as tuples of one NamedTuple of each kind; none without it."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return [tuple(_parsed(kind, line) for kind in kinds) for line in lines]
+
+
+def _parsed(kind: Any, line: dict[str, str]) -> Any:
+    types = kind.__annotations__
+    return kind(**{name: types[name](line[name]) for name in types})
+
+
+def write_csv(path: Path, lines: Iterable[tuple]) -> None:
+    """Writes tuples of NamedTuples, under the names of their fields."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for number, line in enumerate(lines):
+            if not number:
+                writer.writerow([name for part in line for name in part._fields])
+            writer.writerow([value for part in line for value in part])

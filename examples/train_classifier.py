@@ -19,49 +19,23 @@ again what was finished.
 """
 
 import argparse
-import contextlib
-import csv
-import json
 import math
-import multiprocessing
-import os
-import resource
-import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
+import runs  # before what imports TensorFlow
 
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Drops what is written to stderr, by C++ as well."""
-    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nothing)
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# No level keeps TensorFlow from telling at its import how it was compiled.
-with silenced():
-    import absl.logging
-    import keras
-    import numpy as np
-    import tensorflow as tf
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    from keras_nanode import bases, datasets, layers, models
+from keras_nanode import bases, datasets, layers, models
 
 
 class Recipe(NamedTuple):
@@ -87,12 +61,8 @@ BASES: dict[str, Callable[[int], bases.Basis]] = {
 }
 SOLVERS = ("euler", "midpoint", "heun", "ralston", "rk4")
 ADJOINTS = ("checkpoint", "backsolve", "direct")
-# The options that may differ from one run to the next in the same folder.
-FREE = ("block", "data_dir", "output")
 SEED = 0
 
-# The backends on which Keras writes a SavedModel.
-EXPORTING = ("tensorflow", "jax")
 # How far the logits of a SavedModel may be from those of the model, as a part of the
 # largest logit (or of 1): for logits up to 10, that is 1e-4 at most in float32. The two
 # need not round alike, since Keras compiles `predict` with XLA on a GPU.
@@ -110,6 +80,7 @@ RANKS = {
     "varies most": "#440154",
 }
 
+ADVICE = "More --steps, a smaller --order or fewer --filters make it more stable."
 COLUMNS = {
     "test accuracy": "{:.1%}",
     "test loss": "{:.3f}",
@@ -134,19 +105,10 @@ COLORS = {
 
 
 def main() -> None:
-    # What this process prints shall not overtake what its children print.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     parser = argument_parser()
-    options = completed(parser.parse_args())
-    try:
-        check_folder(options)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        results = {block: result(block, options) for block in options.block}
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
-    report(results, options)
+    options = parser.parse_args()
+    options = runs.completed(options, RECIPES[options.dataset]._asdict())
+    report(runs.all_results(train, parser, options), options)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -165,13 +127,13 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add(
         "--order",
-        type=count_from(0),
+        type=runs.count_from(0),
         default=10,
         help="harmonics of trig, buckets of bucket, degree of poly; default: 10",
     )
     add(
         "--steps",
-        type=count_from(1),
+        type=runs.count_from(1),
         default=10,
         help="steps of the solver, blocks of a residual network; default: 10",
     )
@@ -180,7 +142,7 @@ def argument_parser() -> argparse.ArgumentParser:
     for name in ("filters", "epochs", "batch_size"):
         values = (f"{getattr(r, name)} for {data}" for data, r in RECIPES.items())
         option = f"--{name.replace('_', '-')}"
-        add(option, type=count_from(1), help=f"default: {', '.join(values)}")
+        add(option, type=runs.count_from(1), help=f"default: {', '.join(values)}")
     add(
         "--mixed-precision",
         action="store_true",
@@ -196,98 +158,6 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def count_from(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"must be an integer of at least {least}. Received: {text}"
-            )
-        return int(text)
-
-    return count
-
-
-def completed(options: argparse.Namespace) -> argparse.Namespace:
-    """The options with those that were left out taken from the dataset's recipe."""
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    defaults = {"data_dir": None, **RECIPES[options.dataset]._asdict()}
-    distinct = {"block": list(dict.fromkeys(options.block))}
-    return argparse.Namespace(**defaults | given | distinct)
-
-
-# The output folder
-
-
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """All that must be equal for a run to continue another."""
-    chosen = {name: value for name, value in vars(options).items() if name not in FREE}
-    return {**chosen, "backend": keras.backend.backend()}
-
-
-def check_folder(options: argparse.Namespace) -> None:
-    file, now = options.output / "options.json", settings(options)
-    before = json.loads(file.read_text()) if file.exists() else now
-    differing = [name for name in now if before.get(name) != now[name]]
-    if differing:
-        had, has = (
-            ", ".join(f"{name}={values.get(name)}" for name in differing)
-            for values in (before, now)
-        )
-        raise ValueError(
-            f"{options.output} holds a run with other options ({had}). Repeat those to "
-            "continue it, choose another --output, or delete the folder. "
-            f"Received: {has}"
-        )
-
-
-def result(block: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What training the block gave, now or in an earlier run."""
-    file = options.output / block / "results.json"
-    if file.exists():
-        print(f"\n{block}: was finished before, not trained again")
-    else:
-        print(f"\n{block}")
-        train_in_own_process(block, options)
-    return json.loads(file.read_text())
-
-
-def train_in_own_process(block: str, options: argparse.Namespace) -> None:
-    """Trains where no earlier model has raised the peak of the memory."""
-    process = multiprocessing.get_context("spawn").Process(
-        target=train_as_child, args=(block, options)
-    )
-    process.start()
-    try:
-        process.join()
-    finally:
-        process.kill()
-        process.join()
-    if process.exitcode and process.exitcode < 0:
-        fail(f"The training of {block} was killed by signal {-process.exitcode}.")
-    if process.exitcode:
-        sys.exit(process.exitcode)
-
-
-def train_as_child(block: str, options: argparse.Namespace) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    absl.logging.set_verbosity("error")
-    train(block, options)
-
-
-def end_with_parent() -> None:
-    """Else a killed run would train on and write beside the run that resumes it."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def fail(message: object, code: int = 1) -> NoReturn:
-    print(f"{Path(__file__).name}: error: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
 # Training
 
 
@@ -301,27 +171,23 @@ def train(block: str, options: argparse.Namespace) -> None:
         data = load(options)
         model = build(block, options, data)
     except (ImportError, ValueError) as error:
-        fail(error, code=2)
-    folder = options.output / block
-    folder.mkdir(parents=True, exist_ok=True)
-    (options.output / "options.json").write_text(json.dumps(settings(options)))
+        runs.fail(error, code=2)
+    folder = runs.make_folder(block, options)
 
-    seconds = fit(model, data, options.epochs, folder)
+    seconds = runs.fit(model, data.train, data.test, folder, epochs=options.epochs)
     scores = model.evaluate(data.test, return_dict=True, verbose=0)
-    check_finite(block, scores["loss"], folder)
+    runs.check_finite(block, scores["loss"], folder, ADVICE)
     results = {
         "test accuracy": scores["accuracy"],
         "test loss": scores["loss"],
         "parameters": model.count_params(),
-        # The first epoch compiles.
-        "s/epoch": sum(seconds[1:]) / len(seconds[1:]) if seconds[1:] else None,
-        "peak MB": peak_megabytes(),
+        "s/epoch": runs.mean_after_first(seconds),
+        "peak MB": runs.peak_megabytes(),
     }
     model.save(folder / "model.keras")
     np.savetxt(folder / "weights.csv", weights_over_time(model), delimiter=",")
     export(model, data.test, folder / "saved_model")
-    (folder / "results.json").write_text(json.dumps(results))
-    shutil.rmtree(folder / "backup")
+    runs.finish_folder(folder, results)
 
 
 def load(options: argparse.Namespace) -> datasets.ImageDataset:
@@ -356,99 +222,10 @@ def build(
     return model
 
 
-class History(keras.callbacks.Callback):
-    """Writes each epoch to a CSV file and measures its seconds.
-
-    Unlike `keras.callbacks.CSVLogger`, it replaces the row of an epoch that is trained
-    again because the run was interrupted before its backup was written.
-    """
-
-    def __init__(self, file: Path):
-        super().__init__()
-        self.file = file
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self.begin)
-        header = ",".join(["epoch", *logs])
-        lines = self.file.read_text().splitlines() if epoch else [header]
-        row = ",".join(map(str, [epoch + 1, *logs.values()]))
-        unfinished = self.file.with_suffix(".tmp")
-        unfinished.write_text("\n".join([*lines[: epoch + 1], row, ""]))
-        unfinished.replace(self.file)
-
-
-class Backup(keras.callbacks.BackupAndRestore):
-    """Takes the backup before the last if the run was killed while it wrote the last.
-
-    Keras does so on an OSError alone, which is not all that half a file can raise.
-    """
-
-    def __init__(self, folder: Path):
-        # It stays until all that follows `fit` is written too.
-        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
-
-    def on_train_begin(self, logs=None):
-        try:
-            super().on_train_begin(logs)
-        except (OSError, RuntimeError, LookupError, ValueError):
-            folder = Path(self.backup_dir)
-            for broken in {*folder.iterdir()} - {*folder.glob("*.bkp")}:
-                broken.unlink()
-            for earlier in folder.glob("*.bkp"):
-                earlier.rename(earlier.with_suffix(""))
-            super().on_train_begin(logs)
-
-
-def read_history(file: Path) -> list[dict[str, float]]:
-    with file.open(newline="") as lines:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(lines)
-        ]
-
-
-def fit(
-    model: keras.Model, data: datasets.ImageDataset, epochs: int, folder: Path
-) -> list[float]:
-    """Trains what is left to train and returns the seconds of each epoch."""
-    history = History(folder / "history.csv")
-    nan = keras.callbacks.TerminateOnNaN()
-    model.fit(
-        data.train,
-        validation_data=data.test,
-        epochs=epochs,
-        shuffle=False,  # the dataset shuffles itself
-        callbacks=[history, nan, Backup(folder / "backup")],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    return history.seconds
-
-
-def check_finite(block: str, test_loss: float, folder: Path) -> None:
-    rows = read_history(folder / "history.csv")
-    if math.isfinite(test_loss) and all(math.isfinite(row["loss"]) for row in rows):
-        return
-    shutil.rmtree(folder / "backup")
-    fail(
-        f"The training of {block} ended in NaN in epoch {len(rows)}. No model was "
-        f"saved; the losses are in {folder / 'history.csv'}. More --steps, a smaller "
-        "--order or fewer --filters make it more stable."
-    )
-
-
-def peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def export(model: keras.Model, test: tf.data.Dataset, folder: Path) -> None:
     """Writes a SavedModel and compares what it says about the test set."""
     backend = keras.backend.backend()
-    if backend not in EXPORTING:
+    if backend not in runs.EXPORTING:
         print(f"SavedModel: skipped, Keras cannot write one on the {backend} backend")
         return
     # Convolutions in TensorFlow's 10 bits for float32 on GPUs would hide an error.
@@ -465,7 +242,7 @@ def export(model: keras.Model, test: tf.data.Dataset, folder: Path) -> None:
         f"(allowed: {allowed:.1e})"
     )
     if not difference <= allowed:
-        fail(f"{folder} does not compute what the model does.")
+        runs.fail(f"{folder} does not compute what the model does.")
 
 
 def weights_over_time(model: keras.Model) -> np.ndarray:
@@ -496,14 +273,14 @@ def kernel_over_time(flow: keras.Layer) -> np.ndarray:
 # The report
 
 
-def report(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+def report(results: runs.Results, options: argparse.Namespace) -> None:
     precision = "mixed precision" if options.mixed_precision else "float32"
     print(
         f"\n{options.dataset}: {options.epochs} epochs, {options.filters} filters, "
         f"{options.steps} steps of {options.solver}, adjoint {options.adjoint}, "
         f"{precision}\n"
     )
-    print(table(results))
+    print(runs.table(results, COLUMNS))
     pictures = {
         "training.png": training_picture(options),
         "weights.png": weights_picture(options),
@@ -513,27 +290,11 @@ def report(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> N
     print(f"\nPictures: {', '.join(str(options.output / name) for name in pictures)}")
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    rows = [["block", *COLUMNS]]
-    for block, values in results.items():
-        shown = (
-            "-" if values[name] is None else form.format(values[name])
-            for name, form in COLUMNS.items()
-        )
-        rows.append([block, *shown])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
-        for first, *others in rows
-    )
-
-
 def training_picture(options: argparse.Namespace) -> Figure:
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     panels = dict(zip(("accuracy", "loss"), figure.subplots(1, 2), strict=True))
     for block in options.block:
-        rows = read_history(options.output / block / "history.csv")
+        rows = runs.read_history(options.output / block / "history.csv")
         epochs = [row["epoch"] for row in rows]
         for metric, axes in panels.items():
             for prefix, style in (("", "--"), ("val_", "-")):

@@ -27,6 +27,7 @@ NAMES = {
     "report",
     "await_reports",
     "recall",
+    "require",
 }
 
 
@@ -54,6 +55,7 @@ def test_arguments_are_those_of_the_contract(name):
         "report": ["f", "value"],
         "await_reports": [],
         "recall": ["f", "like"],
+        "require": ["holds", "message"],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]
 
@@ -287,3 +289,11 @@ def test_what_was_reported_is_recalled_in_a_compiled_function():
     assert numbers(compiled(f)(ops.convert_to_tensor(3.0))).tolist() == [1.0, 1.0]
     backend.await_reports()
     assert float(seen) == (3.0 if keras.backend.backend() == "jax" else 0.0)
+
+
+def test_a_requirement_is_silent_until_it_fails():
+    run = compiled(lambda x: backend.require(ops.all(x < 1), "too large") or x)
+    run(ops.zeros((2,)))
+    with pytest.raises(Exception, match="too large"):
+        run(2 * ops.ones((2,)))
+        backend.await_reports()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,7 @@ def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     assert rate in text
     diverging = tmp_path / "diverging.py"
     diverging.write_text(text.replace(rate, "32, 1e30)"))
+    shutil.copy(SCRIPT.with_name("runs.py"), tmp_path)
     failed = run(tmp_path / "run", diverging)
     assert failed.returncode == 1
     assert "The training of trig ended in NaN in epoch 1." in failed.stderr

@@ -34,6 +34,9 @@ structure of tensors that `keras.tree` understands.
 `recall(f, like) -> tensor`
     `f()`, a NumPy array like the tensor `like`; of a compiled function that cannot read
     what was reported, whenever it runs.
+`require(holds, message)`
+    An error with the message, also when a compiled function runs, unless the boolean
+    tensor holds (but not under XLA on TensorFlow).
 """
 
 import importlib
@@ -68,3 +71,4 @@ is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
 recall = _module.recall
+require = _module.require

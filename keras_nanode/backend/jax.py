@@ -78,3 +78,11 @@ def recall(f, like):
     if is_known(like):
         return f()
     return jax.pure_callback(f, jax.ShapeDtypeStruct(like.shape, like.dtype))
+
+
+def require(holds, message):
+    def check(holds):
+        if not holds:
+            raise ValueError(message)
+
+    jax.debug.callback(check, holds)

@@ -116,3 +116,7 @@ def await_reports():
 
 def recall(f, like):
     return f()
+
+
+def require(holds, message):
+    tf.debugging.Assert(holds, [message])

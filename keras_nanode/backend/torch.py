@@ -120,3 +120,8 @@ def await_reports():
 
 def recall(f, like):
     return f()
+
+
+def require(holds, message):
+    if not holds:
+        raise ValueError(message)

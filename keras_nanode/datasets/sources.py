@@ -1,4 +1,4 @@
-"""Where the images come from: scikit-learn's digits and TensorFlow Datasets."""
+"""Where images and videos come from: scikit-learn, TensorFlow Datasets, files."""
 
 import importlib
 import os
@@ -6,9 +6,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
 import tensorflow as tf
 
 PathLike = str | os.PathLike[str]
+Clip = dict[str, tf.Tensor]
 CONNECT_SECONDS = 5
 
 
@@ -39,6 +41,10 @@ DOWNLOADS = {
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "*cifar-100-binary*.gz",
     ),
+    "bair_robot_pushing_small": Download(
+        "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar",
+        "*bair_robot_pushing_dataset_v0*.tar",
+    ),
 }
 
 
@@ -62,36 +68,104 @@ def load_tfds(
     name: str, data_dir: PathLike | None, train_split: str, test_split: str
 ) -> Source:
     """Two splits of an image dataset of TFDS, downloaded if `data_dir` lacks it."""
+    splits = [train_split, test_split]
+    (train, test), info = read_tfds(name, data_dir, splits, as_supervised=True)
+    return Source(train, test, info.features["label"].num_classes)
+
+
+def load_tfds_clips(
+    data_dir: PathLike | None, splits: tuple[str, str], actions: bool
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """Clips of BAIR's `frames`, uint8, and `actions` if they are wanted."""
+    names = {"frames": "image_aux1", **({"actions": "action"} if actions else {})}
+    decoding = _require("tensorflow_datasets").decode.PartialDecoding
+    (train, test), _ = read_tfds(
+        "bair_robot_pushing_small",
+        data_dir,
+        list(splits),
+        # The other camera's images would take as long to decode.
+        decoders=decoding(dict.fromkeys(names.values(), True)),
+    )
+
+    def renamed(clip: Clip) -> Clip:
+        return {name: clip[theirs] for name, theirs in names.items()}
+
+    return train.map(renamed), test.map(renamed)
+
+
+def load_clips(
+    file: PathLike, actions: bool
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """The clips of an .npz file; the last quarter of them is for the test."""
+    arrays = _read_npz(file, ("video", "actions") if actions else ("video",))
+    clips = {"frames": arrays["video"]}
+    if actions:
+        clips["actions"] = arrays["actions"].astype("float32")
+    count = len(clips["frames"])
+    last = max(1, count // 4)
+    from_arrays = tf.data.Dataset.from_tensor_slices
+    return (
+        from_arrays({name: values[:-last] for name, values in clips.items()}),
+        from_arrays({name: values[-last:] for name, values in clips.items()}),
+    )
+
+
+def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        return _read(name, data_dir, train_split, test_split)
+        with np.load(file) as archive:
+            arrays = {name: archive[name] for name in names}
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"The file must be an .npz archive with the arrays {names} ({error}). "
+            f"Received: {str(file)!r}"
+        ) from error
+    video, actions = arrays["video"], arrays.get("actions")
+    fits = actions is None or (
+        actions.ndim == 3 and actions.shape[:2] == video.shape[:2]
+    )
+    if (video.ndim, video.dtype) != (5, np.uint8) or len(video) < 2 or not fits:
+        shapes = {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
+        raise ValueError(
+            "`video` must be uint8 of shape (clips, frames, height, width, channels), "
+            "2 clips at least, and `actions` (clips, frames, action_dim). "
+            f"Received: {shapes} in {str(file)!r}"
+        )
+    return arrays
+
+
+def read_tfds(
+    name: str, data_dir: PathLike | None, splits: list[str], **options
+) -> tuple[list[tf.data.Dataset], Any]:
+    """Splits to train and to test on, and TFDS's info; `options` are `tfds.load`'s."""
+    try:
+        return _read(name, data_dir, splits, options)
     except AssertionError:  # what TFDS raises for data that is not there
         pass
     _download(name, data_dir)
-    return _read(name, data_dir, train_split, test_split)
+    return _read(name, data_dir, splits, options)
 
 
 def _read(
-    name: str, data_dir: PathLike | None, train_split: str, test_split: str
-) -> Source:
+    name: str, data_dir: PathLike | None, splits: list[str], options: dict[str, Any]
+) -> tuple[list[tf.data.Dataset], Any]:
     tfds = _require("tensorflow_datasets")
     try:
-        (train, test), info = tfds.load(
+        return tfds.load(
             name,
-            split=[train_split, test_split],
+            split=splits,
             data_dir=data_dir,
-            as_supervised=True,
             with_info=True,
             download=False,
+            **options,
         )
     # AttributeError: what TFDS raises for a split that is no string.
     except (ValueError, AttributeError) as error:
         raise ValueError(
             f"`{name}` could not be read ({error}). `train_split` and `test_split` "
             'must be splits or slices of splits, such as "train" or "train[:40000]". '
-            f"Received: train_split={train_split!r}, test_split={test_split!r}, "
+            f"Received: train_split={splits[0]!r}, test_split={splits[1]!r}, "
             f"data_dir={data_dir!r}"
         ) from error
-    return Source(train, test, info.features["label"].num_classes)
 
 
 def _download(name: str, data_dir: PathLike | None) -> None:

@@ -1,5 +1,6 @@
 """Ready-made models."""
 
 from keras_nanode.models.classifier import BLOCKS, classifier
+from keras_nanode.models.svg import SVG, VIDEO_BLOCKS, VideoGenerator
 
-__all__ = ["BLOCKS", "classifier"]
+__all__ = ["BLOCKS", "SVG", "VIDEO_BLOCKS", "VideoGenerator", "classifier"]

@@ -4,15 +4,12 @@ import keras
 
 from keras_nanode import bases, checks
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
+from keras_nanode.models.choices import basis_of
 
 # The rows of the paper's Table 1.
 BLOCKS = ("auto", "app", "bucket", "poly", "trig", "con_resnet", "uncon_resnet")
 
-_BASES: dict[str, type[bases.Basis]] = {
-    "bucket": bases.Bucket,
-    "poly": bases.Polynomial,
-    "trig": bases.Trigonometric,
-}
+_BASES = {name: bases.ALL[name] for name in ("bucket", "poly", "trig")}
 
 
 def classifier(
@@ -79,7 +76,7 @@ def classifier(
     References:
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
-    basis = _check_basis(block, basis)
+    basis = basis_of(block, basis, BLOCKS, _BASES)
 
     def flow(stage: int) -> keras.Layer:
         pattern = ConvBlock(
@@ -111,25 +108,3 @@ def classifier(
     x = keras.layers.GlobalAveragePooling2D()(x)
     logits = keras.layers.Dense(classes, dtype="float32")(x)
     return keras.Model(images, logits, name=f"{block}_classifier")
-
-
-def _check_basis(block: str, basis: bases.Basis | None) -> bases.Basis | None:
-    if block not in BLOCKS:
-        raise ValueError(
-            f"Unknown `block`. Use one of {BLOCKS}. Received: block={block!r}"
-        )
-    kind = _BASES.get(block)
-    if basis is None:
-        return bases.get(block) if kind else None
-    if kind is None:
-        raise ValueError(
-            f"The weights of block={block!r} do not depend on time, so that it takes "
-            f"no `basis`. Leave it out, or use a block of {tuple(_BASES)}. "
-            f"Received: basis={basis!r}"
-        )
-    if not isinstance(basis, kind):
-        raise ValueError(
-            f"block={block!r} takes a `keras_nanode.bases.{kind.__name__}`. "
-            f"Received: basis={basis!r}"
-        )
-    return basis

@@ -1,0 +1,395 @@
+"""Predicting Moving MNIST: blocks of convolutions against ODE blocks.
+
+Trains `models.SVG` on two digits of 16 pixels in frames of 32x32, 2 given and 10 to
+predict, with the same budget for each block, on a width that two cores do in a quarter
+of an hour:
+
+    python benchmarks/video.py --data-dir ~/tensorflow_datasets
+
+Writes `video.csv`, a line for each run and evaluation, `video.md`, a line for each run,
+and `video.png`, their curves. The test videos have digits of the test set and decide
+nothing. `--only trig` trains one block; its lines replace those that the same run wrote
+before, and the report is about all runs in the file. An interrupted run goes on after
+its last evaluation; what was finished is not trained again.
+
+`--trial` trains every block for a few steps at each of four learning rates, tests on
+videos of other training digits, and writes `video_trial.csv`. The benchmark then takes
+for each block the rate with the least loss there.
+"""
+
+import argparse
+import math
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from reporting import environment, markdown_table, read_csv, write_csv  # noqa: E402
+
+from keras_nanode import datasets, metrics, models  # noqa: E402
+
+BLOCKS = ("conv", "auto", "trig")
+CONTEXT_FRAMES, NUM_FRAMES = 2, 10
+FRAME_SIZE = 32
+TEST_VIDEOS = 256
+SAMPLES = 5
+EVALUATIONS = 10
+TRIAL_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+TRIAL_STEPS = 150
+SEED = 1
+# Digits to train with and to test with.
+SPLITS = ("train", "test")
+TRIAL_SPLITS = ("train[:50000]", "train[50000:]")
+COLORS = {"conv": "#000000", "auto": "#D55E00", "trig": "#0072B2"}
+HERE = Path(__file__).parent
+
+
+class Run(NamedTuple):
+    """What is trained, and how: all that the result depends on."""
+
+    block: str
+    learning_rate: float
+    steps: int
+    batch_size: int
+    filters: int
+    seed: int
+    train_split: str
+    test_split: str
+
+
+class Evaluation(NamedTuple):
+    """A line of the CSV file, beside its run: the test videos after some steps.
+
+    `loss` to `nelbo_per_pixel` are as `models.SVG` defines them, `psnr` and `ssim` are
+    of the predicted frames, each for the best of a video's samples.
+    """
+
+    step: int
+    parameters: int
+    loss: float
+    mse: float
+    kl_nats: float
+    nelbo_per_frame: float
+    nelbo_per_pixel: float
+    psnr: float
+    ssim: float
+    seconds_per_step: float
+
+
+Results = dict[Run, list[Evaluation]]
+
+
+# Training
+
+
+def load(run: Run, data_dir: Path) -> datasets.VideoDataset:
+    return datasets.moving_mnist(
+        data_dir,
+        run.batch_size,
+        CONTEXT_FRAMES + NUM_FRAMES,
+        FRAME_SIZE,
+        # Every training video is seen once.
+        train_videos=run.steps * run.batch_size,
+        test_videos=TEST_VIDEOS,
+        seed=run.seed,
+        train_split=run.train_split,
+        test_split=run.test_split,
+    )
+
+
+def build(run: Run) -> models.SVG:
+    model = models.SVG(
+        (FRAME_SIZE, FRAME_SIZE, 1),
+        CONTEXT_FRAMES,
+        run.block,
+        filters=[run.filters * 2**i for i in range(4)],
+        feature_dim=64,
+        rnn_units=128,
+        seed=run.seed,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(run.learning_rate, run.steps)
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
+    return model
+
+
+class Progress(keras.callbacks.Callback):
+    """Tests and saves the model after each epoch, and writes the line of the file."""
+
+    def __init__(self, run: Run, videos: np.ndarray, path: Path, saved: Path):
+        super().__init__()
+        self.run, self.videos, self.path, self.saved = run, videos, path, saved
+        # The same noise for all runs.
+        size = (len(videos), SAMPLES, NUM_FRAMES, 10)
+        self.noise = np.random.default_rng(SEED).standard_normal(size).astype("float32")
+
+    def on_train_begin(self, logs=None):
+        self.generator = models.VideoGenerator(self.model, NUM_FRAMES, SAMPLES)
+        self.batches = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begin = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(time.perf_counter() - self.begin)
+
+    def on_epoch_end(self, epoch, logs=None):
+        line = Evaluation(
+            int(self.model.optimizer.iterations),
+            self.model.count_params(),
+            **{name: float(f"{value:.5g}") for name, value in self.scores().items()},
+            seconds_per_step=round(statistics.median(self.batches), 3),
+        )
+        print("   ", *line, flush=True)
+        unfinished = self.saved.with_name("unfinished.keras")
+        self.model.save(unfinished)
+        add(self.path, self.run, line)
+        unfinished.replace(self.saved)
+
+    def scores(self) -> dict[str, float]:
+        size = {"batch_size": self.run.batch_size, "verbose": 0}
+        scores = self.model.evaluate(self.videos, return_dict=True, **size)
+        context, truth = np.split(self.videos, [CONTEXT_FRAMES], axis=1)
+        inputs = {"context": context, "noise": self.noise}
+        samples = self.generator.predict(inputs, **size)
+        for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+            scores[name] = metrics.best_of(metric, truth, samples).values.mean()
+        return scores
+
+
+def train(run: Run, path: Path, data_dir: Path) -> None:
+    """Trains what is left to train of a run."""
+    keras.utils.set_random_seed(run.seed)
+    print(*run, flush=True)
+    folder = HERE / "build" / "-".join(map(str, run[:6]))
+    saved = folder / "model.keras"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = keras.saving.load_model(saved) if saved.exists() else build(run)
+    data = load(run, data_dir)
+    videos = np.concatenate(list(data.test.as_numpy_iterator()))
+    done = int(model.optimizer.iterations)
+    evaluations = 1 if run.train_split in TRIAL_SPLITS else EVALUATIONS
+    every = run.steps // evaluations
+    model.fit(
+        # Of the first order of the videos in a process, which a seed determines.
+        data.train.skip(done),
+        steps_per_epoch=every,
+        epochs=(run.steps - done) // every,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            Progress(run, videos, path, saved),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+    )
+    shutil.rmtree(folder)
+
+
+# The file
+
+
+def read(path: Path) -> Results:
+    results: Results = {}
+    for run, evaluation in read_csv(path, Run, Evaluation):
+        results.setdefault(run, []).append(evaluation)
+    return results
+
+
+def add(path: Path, run: Run, line: Evaluation) -> None:
+    """Writes a line in place of those that an interrupted run left at this step."""
+    results = read(path)
+    before = [known for known in results.get(run, ()) if known.step < line.step]
+    results[run] = [*before, line]
+    write_csv(path, ((run, one) for run, lines in results.items() for one in lines))
+
+
+def finished(runs: Iterable[Run], path: Path) -> Results:
+    """Those of the runs that were trained to their end."""
+    results = read(path)
+    return {
+        run: results[run]
+        for run in runs
+        if run in results and results[run][-1].step == run.steps
+    }
+
+
+def planned(args: argparse.Namespace, trial: bool) -> Iterator[Run]:
+    """The runs of all blocks, in order."""
+    for block in BLOCKS:
+        if trial:
+            for rate in TRIAL_RATES:
+                size = (TRIAL_STEPS, args.batch_size, args.filters, SEED)
+                yield Run(block, rate, *size, *TRIAL_SPLITS)
+        else:
+            size = (args.steps, args.batch_size, args.filters, SEED)
+            yield Run(block, best_rate(block, args), *size, *SPLITS)
+
+
+def best_rate(block: str, args: argparse.Namespace) -> float:
+    """The learning rate with the least loss in the trial of the block."""
+    if args.learning_rate:
+        return args.learning_rate
+    trials = finished(planned(args, trial=True), args.output / "video_trial.csv")
+    losses = {
+        run.learning_rate: lines[-1].loss
+        for run, lines in trials.items()
+        if run.block == block
+    }
+    missing = set(TRIAL_RATES) - set(losses)
+    if missing:
+        raise SystemExit(
+            f"The trial of {block} at {sorted(missing)} is missing: run with --trial "
+            "first, or give --learning-rate."
+        )
+    # A loss that is not a number is less than no other.
+    return min(losses, key=lambda rate: (math.isnan(losses[rate]), losses[rate]))
+
+
+def complete(runs: Iterable[Run], path: Path, args: argparse.Namespace) -> None:
+    """Trains those of the runs that are asked for and the file at `path` lacks."""
+    for run in runs:
+        if run.block in args.only and not finished([run], path):
+            train(run, path, args.data_dir)
+
+
+# The report
+
+
+def results_table(results: Results) -> str:
+    header = (
+        *("block", "parameters", "rate", "loss", "MSE", "KL nats", "-ELBO/frame"),
+        *("-ELBO/pixel", "times trig", "PSNR", "SSIM", "s/step"),
+    )
+    losses = {run.block: lines[-1].loss for run, lines in results.items()}
+    rows = []
+    for run, lines in results.items():
+        last = lines[-1]
+        times = f"{last.loss / losses['trig']:.2f}" if "trig" in losses else "-"
+        rows.append(
+            (
+                run.block,
+                f"{last.parameters:,}",
+                run.learning_rate,
+                f"{last.loss:.4f}",
+                f"{last.mse:.5f}",
+                f"{last.kl_nats:.2f}",
+                f"{last.nelbo_per_frame:.5f}",
+                f"{last.nelbo_per_pixel:.2e}",
+                times,
+                f"{last.psnr:.2f}",
+                f"{last.ssim:.4f}",
+                f"{statistics.median(line.seconds_per_step for line in lines):.2f}",
+            )
+        )
+    return markdown_table(header, rows)
+
+
+def trial_table(results: Results) -> str:
+    """Test loss by block and learning rate."""
+    table: dict[str, dict[float, float]] = {}
+    for run, lines in results.items():
+        table.setdefault(run.block, {})[run.learning_rate] = lines[-1].loss
+    rows = [
+        (block, *(f"{row[r]:.4f}" if r in row else "-" for r in TRIAL_RATES))
+        for block, row in table.items()
+    ]
+    return markdown_table(("block", *map(str, TRIAL_RATES)), rows)
+
+
+def report(results: Results, trial: Results) -> str:
+    run = next(iter(results))
+    recipe = (
+        f"Moving MNIST, deterministic, two digits of {FRAME_SIZE // 2} pixels in "
+        f"frames of {FRAME_SIZE}x{FRAME_SIZE}: {CONTEXT_FRAMES} given, {NUM_FRAMES} "
+        f"predicted. `models.SVG`, widths {run.filters} to {run.filters * 8}, ODE "
+        f"blocks of 3 Euler steps, trig of order 3. {run.steps:,} steps of "
+        f"{run.batch_size} videos, each seen once; Adam, gradients clipped to norm 1, "
+        f"cosine decay to 0; one seed. The test: {TEST_VIDEOS} videos of other digits. "
+        f"Loss (the sum over {NUM_FRAMES + 1} frames of MSE + 1e-4 KL), MSE, KL and "
+        "the negative ELBO with the posterior, as `models.SVG` defines them; `times "
+        "trig` is the ratio of the losses. PSNR (dB) and SSIM of the "
+        f"{NUM_FRAMES} predicted frames, of each the best of {SAMPLES} samples from "
+        "the prior. A step's seconds are the median."
+    )
+    parts = ["# Video prediction", environment(), recipe, results_table(results)]
+    parts.append("![Test loss, KL, PSNR and SSIM over the training](video.png)")
+    if trial:
+        parts += [
+            f"Learning rates compared: the loss after {TRIAL_STEPS} steps, on videos "
+            "of training digits that were held out of these runs:",
+            trial_table(trial),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def curves(results: Results) -> Figure:
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    titles = {
+        "loss": "test loss",
+        "kl_nats": "KL (nats per frame)",
+        "psnr": "PSNR of predicted frames (dB)",
+        "ssim": "SSIM of predicted frames",
+    }
+    for axes, (name, title) in zip(
+        figure.subplots(2, 2).flat, titles.items(), strict=True
+    ):
+        for run, lines in results.items():
+            steps = [line.step for line in lines]
+            values = [getattr(line, name) for line in lines]
+            color = COLORS[run.block]
+            axes.plot(steps, values, marker=".", color=color, label=run.block)
+        axes.set(title=title, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", type=Path, help="folder with the TFDS dataset mnist")
+    add("--only", nargs="+", choices=BLOCKS, default=BLOCKS, help="blocks to train")
+    add("--steps", type=int, default=1500, help=f"a multiple of {EVALUATIONS}")
+    add("--batch-size", type=int, default=16)
+    add("--filters", type=int, default=8, help="the least of the four widths")
+    add("--learning-rate", type=float, help="for all blocks, in place of the trial's")
+    add("--trial", action="store_true", help="compare learning rates instead")
+    add("--output", type=Path, default=HERE, help="folder to write to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    if args.steps < 1 or args.steps % EVALUATIONS:
+        raise SystemExit(f"--steps must be a multiple of {EVALUATIONS}")
+    trial_file, file = args.output / "video_trial.csv", args.output / "video.csv"
+    if args.trial:
+        complete(planned(args, trial=True), trial_file, args)
+        print(trial_table(finished(planned(args, trial=True), trial_file)))
+        return
+    # All rates are looked up before any block is trained.
+    runs = [run for run in planned(args, trial=False) if run.block in args.only]
+    complete(runs, file, args)
+    done = {
+        run: lines for run, lines in read(file).items() if lines[-1].step == run.steps
+    }
+    text = report(done, finished(planned(args, trial=True), trial_file))
+    (args.output / "video.md").write_text(text)
+    curves(done).savefig(args.output / "video.png", dpi=130)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""Video datasets as `tf.data` pipelines."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_nanode import checks
+from keras_nanode.datasets import moving
+from keras_nanode.datasets.sources import (
+    Clip,
+    PathLike,
+    Source,
+    load_clips,
+    load_digits,
+    load_tfds,
+    load_tfds_clips,
+)
+
+# A clip of 30 frames of 64x64 pixels in colour takes 0.4 MB.
+SHUFFLED_CLIPS = 512
+# Stands where the seed of training videos does, none of which is negative.
+TEST_SEED = -1
+
+
+class VideoDataset(NamedTuple):
+    """A training and a test set of videos.
+
+    Both sets are batched and prefetched `tf.data.Dataset`s of float32 frames in
+    `[0, 1]` with shape `(batch, frames, height, width, channels)`, for
+    `model.fit(data.train)` without targets. With actions, an element is a dict of
+    `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`; action `t` leads
+    from frame `t` to the next. The last batch of an epoch may be smaller. The training
+    set shuffles itself: `model.fit` with `shuffle=False` keeps Keras from warning
+    about that.
+
+    Attributes:
+        train: `tf.data.Dataset`, reshuffled in every epoch.
+        test: `tf.data.Dataset`, the same in every epoch and for every seed.
+        frame_shape: Tuple of three integers, `(height, width, channels)`.
+    """
+
+    train: tf.data.Dataset
+    test: tf.data.Dataset
+    frame_shape: tuple[int, int, int]
+
+
+def moving_digits(
+    batch_size: int = 16,
+    num_frames: int = 12,
+    frame_size: int = 32,
+    digit_size: int | None = None,
+    num_digits: int = 2,
+    stochastic: bool = False,
+    train_videos: int = 10_000,
+    test_videos: int = 1_000,
+    seed: int = 0,
+) -> VideoDataset:
+    """Scikit-learn's digits, scaled up and moving, without a download.
+
+    Like `moving_mnist`, of 1,437 digits of 8x8 pixels for training and 360 for the
+    test.
+
+    Args:
+        batch_size, num_frames, frame_size, digit_size, num_digits, stochastic,
+        train_videos, test_videos, seed: As in `moving_mnist`.
+
+    Returns:
+        A `VideoDataset` with `frame_shape` `(frame_size, frame_size, 1)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        ImportError: If scikit-learn is not installed.
+
+    Example:
+
+    >>> from keras_nanode import datasets
+    >>> data = datasets.moving_digits(batch_size=8, num_frames=5)
+    >>> next(iter(data.test)).shape, data.frame_shape
+    (TensorShape([8, 5, 32, 32, 1]), (32, 32, 1))
+    """
+    stage = _stage(num_frames, num_digits, frame_size, digit_size)
+    counts = (train_videos, test_videos)
+    return _moving(load_digits, stage, stochastic, counts, batch_size, seed)
+
+
+def moving_mnist(
+    data_dir: PathLike | None = None,
+    batch_size: int = 16,
+    num_frames: int = 12,
+    frame_size: int = 64,
+    digit_size: int | None = None,
+    num_digits: int = 2,
+    stochastic: bool = False,
+    train_videos: int = 10_000,
+    test_videos: int = 1_000,
+    seed: int = 0,
+    train_split: str = "train",
+    test_split: str = "test",
+) -> VideoDataset:
+    """Moving MNIST: handwritten digits that bounce off the walls of a dark square.
+
+    Videos are generated as they are needed. Each depends on `seed` and its own number
+    alone, whatever the batch it is in. The videos to test on have other digits, those
+    of `test_split`, and do not depend on `seed`. Moving deterministically, a digit
+    crosses a tenth of its room in a frame, in a random direction, and is reflected
+    exactly; where digits overlap, the brighter one is seen. Stochastically, it moves by
+    whole pixels, up to an eighth of its room in a frame, and takes a random velocity
+    after each bounce; overlapping digits add up.
+
+    Args:
+        data_dir: Path of the folder with TFDS datasets, into which MNIST is downloaded
+            if it is not there. `None` means the environment variable `TFDS_DATA_DIR`,
+            or `~/tensorflow_datasets`.
+        batch_size: Positive integer, videos per batch.
+        num_frames: Positive integer, frames of a video.
+        frame_size: Integer of at least 2, height and width of a frame in pixels.
+        digit_size: Positive integer below `frame_size`, to which digits are scaled.
+            `None` means half of `frame_size`, as in SVG; TFDS has 28 in 64.
+        num_digits: Positive integer, digits in a video.
+        stochastic: Boolean, whether digits bounce at random, as in SVG, or exactly, as
+            in TFDS.
+        train_videos, test_videos: Positive integers, videos in an epoch.
+        seed: Non-negative integer. Equal seeds give equal training batches, epoch by
+            epoch, if the seed given to `tf.random.set_seed` is equal too.
+        train_split: String, the digits to train with, in
+            [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits).
+        test_split: String, the digits to test with, in the same syntax.
+
+    Returns:
+        A `VideoDataset` with `frame_shape` `(frame_size, frame_size, 1)`.
+
+    Raises:
+        ValueError: If an argument is out of its range, if a split does not exist, or if
+            the data is neither in `data_dir` nor can be downloaded.
+        ImportError: If tensorflow-datasets is not installed.
+
+    Example:
+
+    >>> from keras_nanode import datasets
+    >>> data = datasets.moving_mnist("~/tfds", stochastic=True)  # doctest: +SKIP
+    >>> data.frame_shape  # doctest: +SKIP
+    (64, 64, 1)
+
+    References:
+        - Unsupervised Learning of Video Representations using LSTMs, arXiv 1502.04681
+        - Stochastic Video Generation with a Learned Prior, arXiv 1802.07687
+    """
+    load = partial(load_tfds, "mnist", data_dir, train_split, test_split)
+    stage = _stage(num_frames, num_digits, frame_size, digit_size)
+    counts = (train_videos, test_videos)
+    return _moving(load, stage, stochastic, counts, batch_size, seed)
+
+
+def bair(
+    data_dir: PathLike | None = None,
+    batch_size: int = 16,
+    num_frames: int = 12,
+    actions: bool = False,
+    seed: int = 0,
+    train_split: str = "train",
+    test_split: str = "test",
+) -> VideoDataset:
+    """BAIR robot pushing: clips of 30 frames of 64x64 pixels, through TFDS or a file.
+
+    Training videos start anywhere in their clip, at another frame in every epoch; those
+    to test on are the first frames of the clips. Of the two cameras it is the one that
+    SVG takes, `image_aux1`.
+
+    Args:
+        data_dir: Path of the folder with TFDS datasets, into which 30 GB are downloaded
+            if they are not there. `None` means the environment variable
+            `TFDS_DATA_DIR`, or `~/tensorflow_datasets`. Or a path that ends in `.npz`,
+            a file with clips of any size and length: an array `video`, uint8
+            `(clips, frames, height, width, channels)`, and, for actions, an array
+            `actions`, `(clips, frames, action_dim)`. The last quarter of its clips is
+            for the test.
+        batch_size: Positive integer, videos per batch.
+        num_frames: Positive integer, frames of a video.
+        actions: Boolean, whether the robot's actions (4 numbers a frame) are given too.
+        seed: Non-negative integer. Equal seeds give equal training batches, epoch by
+            epoch, if the seed given to `tf.random.set_seed` is equal too.
+        train_split: String, the clips to train on, in
+            [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits).
+        test_split: String, the clips to test on, in the same syntax.
+
+    Returns:
+        A `VideoDataset`, with `frame_shape` `(64, 64, 3)` through TFDS.
+
+    Raises:
+        ValueError: If an argument is out of its range, if clips have fewer frames than
+            `num_frames`, if a split does not exist, or if the data is neither in
+            `data_dir` nor can be downloaded, or not in that form in the file.
+        ImportError: If tensorflow-datasets is not installed.
+
+    Example:
+
+    >>> from keras_nanode import datasets
+    >>> data = datasets.bair("clips.npz", num_frames=12)  # doctest: +SKIP
+    >>> data.frame_shape  # doctest: +SKIP
+    (64, 64, 3)
+
+    References:
+        - Self-Supervised Visual Planning with Temporal Skip Connections, arXiv
+          1710.05268
+    """
+    checks.count("num_frames", num_frames)
+    _check_batches(batch_size, seed)
+    splits = (train_split, test_split)
+    if data_dir is not None and str(data_dir).endswith(".npz"):
+        _check_no_splits(splits)
+        train, test = load_clips(data_dir, actions)
+    else:
+        train, test = load_tfds_clips(data_dir, splits, actions)
+    length, *frame_shape = train.element_spec["frames"].shape
+    if num_frames > length:
+        raise ValueError(
+            f"The clips have {length} frames, fewer than `num_frames`. "
+            f"Received: num_frames={num_frames}, data_dir={data_dir!r}"
+        )
+    return VideoDataset(
+        train=_finished(_cut_anywhere(train, num_frames, seed), batch_size),
+        test=_finished(test.map(lambda clip: _cut(clip, 0, num_frames)), batch_size),
+        frame_shape=tuple(frame_shape),
+    )
+
+
+def _check_batches(batch_size: int, seed: int) -> None:
+    checks.count("batch_size", batch_size)
+    checks.count("seed", seed, 0)
+
+
+def _check_no_splits(splits: tuple[str, str]) -> None:
+    if splits != ("train", "test"):
+        raise ValueError(
+            "The last quarter of the clips in an .npz file is for the test; leave out "
+            "`train_split` and `test_split`. "
+            f"Received: train_split={splits[0]!r}, test_split={splits[1]!r}"
+        )
+
+
+def _stage(
+    num_frames: int, num_digits: int, frame_size: int, digit_size: int | None
+) -> moving.Stage:
+    checks.count("frame_size", frame_size, 2)
+    stage = moving.Stage(
+        checks.count("num_frames", num_frames),
+        checks.count("num_digits", num_digits),
+        frame_size,
+        checks.count(
+            "digit_size", frame_size // 2 if digit_size is None else digit_size
+        ),
+    )
+    if stage.room < 1:
+        raise ValueError(
+            "Digits need room to move: `digit_size` must be below `frame_size`. "
+            f"Received: digit_size={digit_size}, frame_size={frame_size}"
+        )
+    return stage
+
+
+# Moving digits
+
+
+def _images(split: tf.data.Dataset) -> tf.Tensor:
+    """All images of a split, without their labels."""
+    images = split.map(lambda image, label: image, tf.data.AUTOTUNE)
+    return images.batch(len(images)).get_single_element()
+
+
+def _moving(
+    load: Callable[[], Source],
+    stage: moving.Stage,
+    stochastic: bool,
+    counts: tuple[int, int],
+    batch_size: int,
+    seed: int,
+) -> VideoDataset:
+    _check_batches(batch_size, seed)
+    for name, count in zip(("train_videos", "test_videos"), counts, strict=True):
+        checks.count(name, count)
+    train, test = map(tf.data.Dataset.range, counts)
+    train = train.shuffle(counts[0], seed=seed, reshuffle_each_iteration=True)
+    source = load()
+    motion = moving.RANDOM_BOUNCES if stochastic else moving.REFLECTION
+
+    def film(split: tf.data.Dataset, numbers: tf.data.Dataset, first: int):
+        seeds = _seeds(numbers, first)
+        videos = moving.videos(_images(split), seeds, batch_size, stage, motion)
+        return videos.prefetch(tf.data.AUTOTUNE)
+
+    return VideoDataset(
+        train=film(source.train, train, seed),
+        test=film(source.test, test, TEST_SEED),
+        frame_shape=(stage.frame_size, stage.frame_size, 1),
+    )
+
+
+def _seeds(numbers: tf.data.Dataset, first: int) -> tf.data.Dataset:
+    """A seed for each number, which is the second half of it."""
+    return numbers.map(lambda number: tf.stack([tf.constant(first, tf.int64), number]))
+
+
+# Clips
+
+
+def _cut(clip: Clip, start: tf.Tensor | int, length: int) -> Clip:
+    here = start + tf.range(length)
+    return {name: tf.gather(values, here) for name, values in clip.items()}
+
+
+def _cut_anywhere(clips: tf.data.Dataset, length: int, seed: int) -> tf.data.Dataset:
+    """Shuffles the clips and cuts each, elsewhere in every epoch."""
+
+    def cut(clip: Clip, clip_seed: tf.Tensor) -> Clip:
+        starts = clips.element_spec["frames"].shape[0] - length + 1
+        start = tf.random.stateless_uniform([], clip_seed, 0, starts, tf.int32)
+        return _cut(clip, start, length)
+
+    shuffled = clips.shuffle(SHUFFLED_CLIPS, seed=seed, reshuffle_each_iteration=True)
+    # Drawn in order, outside the parallel map, so that threads cannot change them.
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+    return tf.data.Dataset.zip(shuffled, seeds).map(cut, tf.data.AUTOTUNE)
+
+
+def _finished(clips: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    def convert(batch: Clip) -> Clip | tf.Tensor:
+        # Integers are divided by their range; floating point frames pass unchanged.
+        frames = tf.image.convert_image_dtype(batch["frames"], tf.float32)
+        return {**batch, "frames": frames} if "actions" in batch else frames
+
+    batches = clips.batch(batch_size)
+    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

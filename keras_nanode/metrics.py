@@ -1,0 +1,237 @@
+"""How near predicted videos are to the true ones: PSNR, SSIM, best of n samples."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+# Wang et al. 2004, for values in [0, 1].
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def psnr(a, b):
+    """The peak signal-to-noise ratio of frames in dB, -10 log10 of the squared error.
+
+    The squared error is the mean over height and width, and the ratio the mean over
+    channels, as in SRVP's protocol; `tf.image.psnr` differs for frames in colour.
+
+    Args:
+        a, b: Frames with values in [0, 1], (..., height, width, channels). Leading
+            axes are broadcast.
+
+    Returns:
+        A float32 tensor (...); infinite where frames are equal.
+
+    Raises:
+        ValueError: if the frames differ in shape, or are not floating.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_nanode import metrics
+
+    20.0
+    """
+    a, b = _frames(a, b)
+    error = ops.mean((a - b) ** 2, axis=(-3, -2))
+    return ops.mean(-10 * ops.log10(error), axis=-1)
+
+
+def ssim(a, b):
+    """The structural similarity of frames, 1 for equal ones.
+
+    A Gaussian window of 11x11 pixels with a standard deviation of 1.5, and no padding;
+    the mean over all places and channels, equal to `tf.image.ssim` with `max_val=1`.
+
+    Args:
+        a, b: Frames with values in [0, 1], (..., height, width, channels), of 11x11
+            pixels at least. Leading axes are broadcast.
+
+    Returns:
+        A float32 tensor (...).
+
+    Raises:
+        ValueError: if the frames differ in shape, are not floating, or too small.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_nanode import metrics
+    >>> frame = np.eye(16)[:, :, None]
+    >>> round(float(metrics.ssim(frame, frame)), 4)
+    1.0
+
+    References:
+        - [Wang et al., 2004](https://doi.org/10.1109/TIP.2003.819861)
+    """
+    a, b = (ops.moveaxis(x, -1, -3) for x in _frames(a, b))
+    height, width = a.shape[-2:]
+    if min(height, width) < _WINDOW:
+        raise ValueError(
+            f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have as "
+            f"many. Received: frames of {height}x{width}"
+        )
+    rows, columns = (ops.convert_to_tensor(_blur(n)) for n in (height, width))
+
+    def mean(x):
+        return rows @ x @ ops.transpose(columns)
+
+    mean_a, mean_b = mean(a), mean(b)
+    products, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance = mean(a * b) - products
+    variances = mean(a**2 + b**2) - squares
+    luminance = (2 * products + _C1) / (squares + _C1)
+    structure = (2 * covariance + _C2) / (variances + _C2)
+    return ops.mean(luminance * structure, axis=(-3, -2, -1))
+
+
+def _blur(size):
+    """The matrix that takes the windows' means of a row of `size` pixels."""
+    window = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / _SIGMA) ** 2)
+    window /= window.sum()
+    rows = [np.pad(window, (i, size - _WINDOW - i)) for i in range(size - _WINDOW + 1)]
+    return np.stack(rows).astype("float32")
+
+
+def _frames(a, b):
+    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    if min(len(a.shape), len(b.shape)) < 3 or a.shape[-3:] != b.shape[-3:]:
+        raise ValueError(
+            "The frames must have the same shape (..., height, width, channels). "
+            f"Received: shapes {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in (a, b)]
+    if not all(map(keras.backend.is_float_dtype, dtypes)):
+        raise ValueError(
+            "The frames must be floating, in [0, 1]. Divide bytes by 255. "
+            f"Received: dtypes {dtypes[0]} and {dtypes[1]}"
+        )
+    return ops.cast(a, "float32"), ops.cast(b, "float32")
+
+
+class BestSample(NamedTuple):
+    """The sample of each video that a metric finds best.
+
+    Attributes:
+        values: The metric of its frames, (batch, time).
+        index: Which of the samples it is, (batch,).
+    """
+
+    values: np.ndarray
+    index: np.ndarray
+
+
+def best_of(metric, videos, samples, mode="max") -> BestSample:
+    """For each video the sample whose mean of `metric` over time is best.
+
+    SRVP's protocol: of 100 samples the best by PSNR, and for itself the best by SSIM,
+    over predicted frames alone.
+
+    Args:
+        metric: `psnr`, `ssim`, or a function of your own of frames (..., height, width,
+            channels) that gives (...), such as an LPIPS with your own network.
+        videos: The truth, (batch, time, height, width, channels).
+        samples: (batch, num_samples, time, height, width, channels).
+        mode: `"max"` or `"min"`: whether a large or a small metric is good.
+
+    Returns:
+        A `BestSample`. `values.mean()` is the number to report, `values.mean(axis=0)`
+        the curve over time.
+
+    Raises:
+        ValueError: if the shapes do not go together, or `mode` is unknown.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_nanode import metrics
+    >>> videos = np.zeros((1, 3, 16, 16, 1))
+    >>> samples = np.stack([videos + 0.2, videos + 0.1], axis=1)
+    >>> metrics.best_of(metrics.psnr, videos, samples).index.tolist()
+    [1]
+
+    References:
+        - [Franceschi et al., 2020](https://arxiv.org/abs/2002.09219)
+    """
+    if mode not in ("max", "min"):
+        raise ValueError(f"Unknown `mode`. Use 'max' or 'min'. Received: mode={mode!r}")
+    expected = (*videos.shape[:1], *samples.shape[1:2], *videos.shape[1:])
+    if len(videos.shape) != 5 or tuple(samples.shape) != tuple(expected):
+        raise ValueError(
+            "`samples` must have the shape (batch, num_samples, time, height, width, "
+            "channels) for `videos` of shape (batch, time, height, width, channels). "
+            f"Received: samples with shape {tuple(samples.shape)}, videos with shape "
+            f"{tuple(videos.shape)}"
+        )
+    # A sample at a time: the metric's intermediates are as large as what it is given.
+    values = np.stack(
+        [
+            ops.convert_to_numpy(metric(videos, samples[:, i]))
+            for i in range(samples.shape[1])
+        ],
+        axis=1,
+    )
+    means = values.mean(axis=2)
+    index = means.argmax(axis=1) if mode == "max" else means.argmin(axis=1)
+    return BestSample(values[np.arange(len(index)), index], index)
+
+
+def frechet_distance(videos, generated, features) -> float:
+    """The Frechet distance between Gaussians fitted to the features of two sets.
+
+    |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with the means m and covariances S of the
+    features. With an I3D network trained on Kinetics-400 this is FVD, for which one
+    sample of each video is taken, together with its context. No network is shipped.
+
+    Args:
+        videos, generated: What `features` takes; of two videos at least each.
+        features: Your network: a function that gives a row of features for each video,
+            (batch, n), such as the `predict` of a model.
+
+    Returns:
+        A number of at least 0.
+
+    Raises:
+        ValueError: if `features` gives something else than rows of equal lengths.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_nanode import metrics
+    >>> videos = np.random.default_rng(0).random((8, 3, 16, 16, 1))
+    >>> colours = lambda x: x.mean(axis=(1, 2, 3))
+    >>> round(metrics.frechet_distance(videos, videos + 0.5, colours), 4)
+    0.25
+
+    References:
+        - [Unterthiner et al., 2018](https://arxiv.org/abs/1812.01717)
+    """
+    a, b = (
+        ops.convert_to_numpy(features(x)).astype("float64") for x in (videos, generated)
+    )
+    if (
+        a.ndim != 2
+        or b.ndim != 2
+        or a.shape[1] != b.shape[1]
+        or min(len(a), len(b)) < 2
+    ):
+        raise ValueError(
+            "`features` must give (batch, n) for both sets, of two videos at least. "
+            f"Received: features of shapes {a.shape} and {b.shape}"
+        )
+    covariance_a, covariance_b = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
+    root = _square_root(covariance_a)
+    cross = np.linalg.eigvalsh(root @ covariance_b @ root)
+    variance = np.trace(covariance_a) + np.trace(covariance_b)
+    distance = variance - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    return float(np.sum((a.mean(0) - b.mean(0)) ** 2) + max(distance, 0.0))
+
+
+def _square_root(covariance):
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+__all__ = ["BestSample", "best_of", "frechet_distance", "psnr", "ssim"]

@@ -1,0 +1,45 @@
+"""What the models' arguments `block` and `basis` may be together."""
+
+from collections.abc import Mapping, Sequence
+
+from keras_nanode import bases
+
+
+def basis_of(
+    block: str,
+    basis: bases.Basis | None,
+    blocks: Sequence[str],
+    defaults: Mapping[str, bases.Basis],
+) -> bases.Basis | None:
+    """The basis for the weights of a block; None if they do not depend on time.
+
+    Args:
+        block: One of `blocks`.
+        basis: The user's choice; None for the block's default.
+        blocks: The names that there are.
+        defaults: The default basis of each block whose weights depend on time.
+
+    Raises:
+        ValueError: if `block` is unknown, or `basis` not of its default's class.
+    """
+    if block not in blocks:
+        raise ValueError(
+            f"Unknown `block`. Use one of {blocks}. Received: block={block!r}"
+        )
+    default = defaults.get(block)
+    if basis is None:
+        return default
+    if default is None:
+        raise ValueError(
+            f"The weights of block={block!r} do not depend on time, so that it takes "
+            f"no `basis`. Leave it out, or use a block of {tuple(defaults)}. "
+            f"Received: basis={basis!r}"
+        )
+    basis = bases.get(basis)
+    kind = type(default)
+    if not isinstance(basis, kind):
+        raise ValueError(
+            f"block={block!r} takes a `keras_nanode.bases.{kind.__name__}`. "
+            f"Received: basis={basis!r}"
+        )
+    return basis

@@ -1,0 +1,15 @@
+"""Gaussians with a diagonal covariance, as tensors of means and of log variances."""
+
+from keras import ops
+
+
+def kl_divergence(mean, log_variance, other_mean, other_log_variance):
+    """KL(q || p) in nats, summed over the last axis."""
+    # No quotient of two variances, either of which may be tiny.
+    squares = (mean - other_mean) ** 2 * ops.exp(-other_log_variance)
+    log_ratio = log_variance - other_log_variance
+    return 0.5 * ops.sum(ops.exp(log_ratio) - 1 - log_ratio + squares, axis=-1)
+
+
+def sample(mean, log_variance, noise):
+    return mean + ops.exp(0.5 * log_variance) * noise

@@ -1,0 +1,112 @@
+"""A video model's futures as a model of their own."""
+
+import keras
+
+from keras_nanode import checks
+from keras_nanode.layers.nested import Nesting
+from keras_nanode.models.svg.model import SVG
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class VideoGenerator(Nesting, keras.Model):
+    """From the first frames of videos to samples of those that may follow.
+
+    `SVG.generate` as a model, which `predict` compiles and `export` writes as a
+    SavedModel. By itself that draws the noise anew at each call. For a server whose
+    answers can be reproduced, export it with the noise as an input:
+
+        generator.export(path, input_signature=generator.input_signature(noise=True))
+
+    Args:
+        model: The `SVG`.
+        num_frames: Positive integer, how many frames to predict.
+        num_samples: Positive integer, how many futures of each video.
+
+    Call arguments:
+        inputs: The context, or a dict with `"context"`, and `"noise"` or `"actions"`;
+            as in `SVG.generate`.
+
+    Input shape:
+        `(batch, context_frames, *frame_shape)`.
+
+    Output shape:
+        `(batch, num_samples, num_frames, *frame_shape)`.
+
+    Raises:
+        ValueError: if `model` is no `SVG`, a number not a positive integer, or an input
+            not as described.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_nanode import models
+    >>> model = models.SVG.from_preset("paper", frame_shape=(32, 32, 1))
+    >>> generator = models.VideoGenerator(model, num_frames=3, num_samples=2)
+    >>> generator.predict(np.zeros((1, 2, 32, 32, 1)), verbose=0).shape
+    (1, 2, 3, 32, 32, 1)
+    """
+
+    nested = "model"
+
+    def __init__(self, model, num_frames, num_samples=1, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(model, SVG):
+            raise ValueError(
+                f"`model` must be a `keras_nanode.models.SVG`. Received: model={model!r}"
+            )
+        self.model = model
+        self.num_frames = checks.count("num_frames", num_frames)
+        self.num_samples = checks.count("num_samples", num_samples)
+        self.build({name: spec.shape for name, spec in self._specs(True).items()})
+
+    def build(self, input_shape):
+        # The model has built its networks already.
+        pass
+
+    def call(self, inputs):
+        given = inputs if isinstance(inputs, dict) else {"context": inputs}
+        known = self._specs(noise=True)
+        if "context" not in given or set(given) - set(known):
+            raise ValueError(
+                f"The inputs must be a dict with 'context', and of the keys "
+                f"{tuple(known)} alone. Received: the keys {tuple(given)}"
+            )
+        return self.model.generate(
+            num_frames=self.num_frames, num_samples=self.num_samples, **given
+        )
+
+    def input_signature(self, noise=False):
+        """What `export` takes, with the noise as an input or without.
+
+        Args:
+            noise: Boolean. With noise, or if the model has actions, the exported
+                function takes a dict.
+
+        Returns:
+            A list of one `keras.InputSpec` or of one dict of them.
+        """
+        specs = self._specs(noise)
+        return [specs if len(specs) > 1 else specs["context"]]
+
+    def _specs(self, noise):
+        model = self.model
+        context = (model.context_frames, *model.frame_shape)
+        shapes = {"context": context}
+        if noise:
+            shapes["noise"] = (self.num_samples, self.num_frames, model.latent_dim)
+        if model.action_dim:
+            time = model.context_frames + self.num_frames
+            shapes["actions"] = (time, model.action_dim)
+        return {
+            name: keras.InputSpec("float32", (None, *shape))
+            for name, shape in shapes.items()
+        }
+
+    def export(self, filepath, format="tf_saved_model", *args, **kwargs):
+        """As `keras.Model.export`, with `input_signature()` for the default."""
+        kwargs.setdefault("input_signature", self.input_signature())
+        return super().export(filepath, format, *args, **kwargs)
+
+    def get_config(self):
+        own = {"num_frames": self.num_frames, "num_samples": self.num_samples}
+        return {**super().get_config(), **own}

@@ -1,0 +1,87 @@
+"""What the video model takes, checked before anything is computed."""
+
+import keras
+from keras import ops
+
+from keras_nanode import backend, checks
+
+# Resizing and low precision round.
+_TOLERANCE = 1e-2
+
+
+def frame_shape(value, levels: int) -> tuple[int, ...]:
+    """`value` as (height, width, channels), if it can be halved `levels` times."""
+    divisor = 2**levels
+    shape = tuple(checks.count("frame_shape", n) for n in value)
+    if len(shape) != 3 or shape[0] % divisor or shape[1] % divisor:
+        raise ValueError(
+            "`frame_shape` must be (height, width, channels), with a height and a width "
+            f"that are multiples of {divisor}. Resize or crop the frames. "
+            f"Received: frame_shape={value!r}"
+        )
+    return shape
+
+
+def frames(name: str, x, shape: tuple[int, ...], least: int) -> None:
+    """Checks videos: their axes, their dtype and, if it is known, their range."""
+    given = tuple(x.shape)
+    if len(given) != 5 or given[2:] != shape:
+        raise ValueError(
+            f"`{name}` must have the shape (batch, time, height, width, channels), with "
+            f"frames of shape {shape}, the model's `frame_shape`. "
+            f"Received: {name} with shape {given}"
+        )
+    if given[1] is not None and given[1] < least:
+        raise ValueError(
+            f"`{name}` must have at least {least} frames. "
+            f"Received: {name} with {given[1]} frames (shape {given})"
+        )
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"`{name}` must be floating, in [0, 1]. Divide bytes by 255, for example "
+            f"with `keras.ops.cast({name}, 'float32') / 255`. "
+            f"Received: {name} with dtype={dtype}"
+        )
+    inside = in_range(x)
+    if backend.is_known(inside) and not bool(inside):
+        low, high = float(ops.min(x)), float(ops.max(x))
+        raise ValueError(
+            f"{range_message(name)} Received: {name} in [{low:g}, {high:g}]"
+        )
+
+
+def in_range(x):
+    return ops.all((x >= -_TOLERANCE) & (x <= 1 + _TOLERANCE))
+
+
+def range_message(name: str) -> str:
+    return f"`{name}` must be in [0, 1]. Divide bytes by 255."
+
+
+def actions(given, dim: int, videos, time):
+    """The first `time` actions of `videos`; of size 0 for a model without actions."""
+    if given is None and not dim:
+        return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
+    shape = None if given is None else tuple(given.shape)
+    right = shape is not None and len(shape) == 3 and shape[2] == dim > 0
+    enough = right and (not isinstance(time, int) or (shape[1] or time) >= time)
+    if not enough:
+        wanted = (
+            f"`actions` must have the shape (batch, time, {dim}), with the model's "
+            f"`action_dim`, and a time of at least {time}: one from each frame to the "
+            "next."
+            if dim
+            else "A model with action_dim=0 takes no `actions`."
+        )
+        raise ValueError(f"{wanted} Received: actions with shape {shape}")
+    return ops.cast(given[:, :time], videos.dtype)
+
+
+def noise(given, shape: tuple[int, ...]) -> None:
+    if tuple(given.shape)[1:] != shape:
+        raise ValueError(
+            "`noise` must have the shape (batch, num_samples, num_frames, latent_dim), "
+            f"here (batch, {', '.join(map(str, shape))}). "
+            f"Received: noise with shape {tuple(given.shape)}"
+        )

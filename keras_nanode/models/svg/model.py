@@ -1,0 +1,354 @@
+"""Stochastic video generation with a learned prior."""
+
+import functools
+import inspect
+import math
+
+import keras
+from keras import ops
+
+from keras_nanode import adjoints, backend, bases, checks
+from keras_nanode.models.choices import basis_of
+from keras_nanode.models.svg import inputs as check
+from keras_nanode.models.svg import vgg
+from keras_nanode.models.svg.gaussian import kl_divergence, sample
+from keras_nanode.models.svg.generation import roll_out
+from keras_nanode.models.svg.recurrent import advance, gaussian, joined, network
+
+# What may stand for the convolutions of a VGG block that keep its width.
+VIDEO_BLOCKS = ("conv", "auto", "trig", "bucket", "poly")
+
+_BASES: dict[str, bases.Basis] = {
+    "trig": bases.Trigonometric(3),
+    "bucket": bases.Bucket(3),
+    "poly": bases.Polynomial(3),
+}
+_PRESETS: dict[str, dict] = {
+    "paper": {"filters": (16, 32, 64, 128), "feature_dim": 64, "rnn_units": 48},
+    "original": {"layout": "original", "normalization": "batch"},
+}
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class SVG(keras.Model):
+    """Predicts videos, many futures for one past: SVG with a learned prior (SVG-LP).
+
+    An encoder h turns frames into features. Given those before it, a frame x_t is
+    decoded from a latent z_t, which in training comes from the posterior, who has seen
+    x_t, and in generation from the prior, who has not:
+
+        q(z_t | x_1..t),   p(z_t | x_1..t-1),   x_t = decoder(predictor(h(x_t-1), z_t))
+
+    each an LSTM over time. Skip connections lead from the encoder to the decoder, from
+    the frame before while there is context and from the last frame of the context
+    after it. The loss of a video is the sum over its frames but the first of
+
+        MSE(x_t) + beta KL(q || p)
+
+    a negative ELBO up to constants. Train it with `fit` on videos alone, without
+    targets and with no loss in `compile`. Beside the `loss`, the mean over videos,
+    `fit` shows `mse` (over all pixels of all predicted frames), `kl_nats` (the KL of a
+    frame), `nelbo_per_frame` (loss / (time - 1), and so mse + beta kl_nats) and
+    `nelbo_per_pixel` (loss / (height width channels)). That the KL rises while the MSE
+    falls is as it should be.
+
+    In each VGG block of the encoder and of the decoder, one ODE layer can take the
+    place of the convolutions after the first that keep its width: 2 of 3.
+
+    Args:
+        frame_shape: (height, width, channels) of a frame. Height and width must be
+            multiples of 16; 32 to 128 are sensible.
+        context_frames: Positive integer, how many frames are given in generation.
+        block: One of `models.VIDEO_BLOCKS`: convolutions (`"conv"`), or dx/dt =
+            tanh(W(t) * x) with constant weights (`"auto"`), or with weights that depend
+            on time (`"trig"`, `"bucket"`, `"poly"`).
+        basis: The basis of weights that depend on time; None for `Trigonometric(3)`,
+            `Bucket(3)` or `Polynomial(3)`.
+        steps: Positive integer, Euler steps of an ODE.
+        filters: Four widths, from the highest resolution to the lowest.
+        feature_dim: Positive integer, the number of features h of a frame.
+        latent_dim: Positive integer, the size of z.
+        rnn_units: Positive integer, the size of the LSTMs (two of the predictor, one of
+            the posterior, one of the prior).
+        beta: Number of at least 0, the weight of the KL.
+        normalization: `"group"`, or `"batch"` as in the original. The statistics of a
+            batch are over all frames of all its videos, those to be predicted too.
+        adjoint: As in `layers.ODE`.
+        seed: Integer or None, of the latents that are drawn.
+        layout: `"paper"`: three convolutions in every block. `"original"`: 2, 2, 3, 3,
+            those of the decoder narrowed by the last one, which no ODE replaces.
+        action_dim: Integer, the size of the action that leads from a frame to the next;
+            0 for videos without actions.
+
+    Call arguments:
+        inputs: Floating videos with values in [0, 1], more frames than
+            `context_frames`. With actions, a dict of `"frames"` and `"actions"`, an
+            action for each frame, of which the last is not used.
+
+    Input shape:
+        `(batch, time, *frame_shape)`, and `(batch, time, action_dim)`.
+
+    Output shape:
+        A dict of `"reconstruction"`, `(batch, time - 1, *frame_shape)`, and of
+        `"posterior_mean"`, `"posterior_log_variance"`, `"prior_mean"`,
+        `"prior_log_variance"`, each `(batch, time - 1, latent_dim)`; for the frames
+        from the second on, in float32.
+
+    Raises:
+        ValueError: if an argument is not as described, or `fit` is given targets.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import models
+    >>> model = models.SVG.from_preset("paper", block="trig", frame_shape=(32, 32, 1))
+    >>> outputs = model(keras.ops.zeros((1, 4, 32, 32, 1)))
+    >>> tuple(outputs["reconstruction"].shape)
+    (1, 3, 32, 32, 1)
+    >>> tuple(model.generate(keras.ops.zeros((1, 2, 32, 32, 1)), num_frames=3).shape)
+    (1, 1, 3, 32, 32, 1)
+
+    References:
+        - [Denton and Fergus, 2018](https://arxiv.org/abs/1802.07687)
+        - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.2
+    """
+
+    def __init__(
+        self,
+        frame_shape=(64, 64, 1),
+        context_frames=2,
+        block="conv",
+        basis=None,
+        steps=3,
+        filters=(64, 128, 256, 512),
+        feature_dim=128,
+        latent_dim=10,
+        rnn_units=256,
+        beta=1e-4,
+        normalization="group",
+        adjoint="checkpoint",
+        seed=None,
+        *,
+        layout="paper",
+        action_dim=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = _check_filters(filters)
+        self.frame_shape = check.frame_shape(frame_shape, len(self.filters))
+        self.context_frames = checks.count("context_frames", context_frames)
+        self.block = block
+        self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES)
+        self.steps = checks.count("steps", steps)
+        self.feature_dim = checks.count("feature_dim", feature_dim)
+        self.latent_dim = checks.count("latent_dim", latent_dim)
+        self.rnn_units = checks.count("rnn_units", rnn_units)
+        self.beta = _check_beta(beta)
+        self.normalization = _one_of("normalization", normalization, vgg.NORMALIZATIONS)
+        self.adjoint = adjoints.get(adjoint)
+        self.seed = seed
+        self.layout = _one_of("layout", layout, tuple(vgg.LAYOUTS))
+        self.action_dim = checks.count("action_dim", action_dim, 0)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._make_networks()
+        names = ("mse", "kl_nats", "nelbo_per_frame", "nelbo_per_pixel")
+        self._means = {name: keras.metrics.Mean(name) for name in names}
+        self.build(self._input_shape())
+
+    @classmethod
+    def from_preset(cls, preset, **changes):
+        """A model with the widths of a preset.
+
+        Args:
+            preset: `"paper"`: about 1.15 million parameters with block="conv", as many
+                as Table 2 of arXiv 2005.01906 tells. `"original"`: those of SVG for
+                its BAIR videos, 22.8 million; with its layout and normalization.
+            **changes: Arguments of `SVG`.
+        """
+        return cls(
+            **{**_PRESETS[_one_of("preset", preset, tuple(_PRESETS))], **changes}
+        )
+
+    def _make_networks(self):
+        flow = bases.Constant() if self.block == "auto" else self.basis
+        parts = vgg.VGG(
+            self.filters,
+            self.layout,
+            self.normalization,
+            flow,
+            self.steps,
+            self.adjoint,
+            self.dtype_policy,
+        )
+        self.encoder = parts.encoder(self.frame_shape, self.feature_dim)
+        self.decoder = parts.decoder(self.frame_shape, self.feature_dim)
+        seen = self.feature_dim + self.action_dim
+        recurrent = functools.partial(
+            network, units=self.rnn_units, dtype=self.dtype_policy
+        )
+        gaussian = {
+            "input_dim": seen,
+            "depth": 1,
+            "output_dim": 2 * self.latent_dim,
+            "activation": None,
+            "output_dtype": "float32",
+        }
+        self.posterior = recurrent("posterior", **gaussian)
+        self.prior = recurrent("prior", **gaussian)
+        self.predictor = recurrent(
+            "predictor",
+            input_dim=seen + self.latent_dim,
+            depth=2,
+            output_dim=self.feature_dim,
+            activation="tanh",
+            output_dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        # The configuration tells all shapes, so that the networks are there already.
+        pass
+
+    def _input_shape(self):
+        frames = (None, None, *self.frame_shape)
+        if not self.action_dim:
+            return frames
+        return {"frames": frames, "actions": (None, None, self.action_dim)}
+
+    def call(self, inputs, training=None):
+        frames, actions = self._split(inputs)
+        features, *skips = vgg.over_time(self.encoder, frames, training)
+        before = joined(features[:, :-1], actions)
+        q, _ = gaussian(self.posterior, joined(features[:, 1:], actions))
+        p, _ = gaussian(self.prior, before)
+        noise = keras.random.normal(ops.shape(q[0]), seed=self.seed_generator)
+        predicted, _ = advance(self.predictor, joined(before, sample(*q, noise)))
+        # From the frame before, or after the context from its last frame.
+        sources = ops.minimum(
+            ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
+        )
+        skips = [ops.take(skip, sources, axis=1) for skip in skips]
+        return {
+            "reconstruction": vgg.over_time(
+                self.decoder, [predicted, *skips], training
+            ),
+            "posterior_mean": q[0],
+            "posterior_log_variance": q[1],
+            "prior_mean": p[0],
+            "prior_log_variance": p[1],
+        }
+
+    def _split(self, inputs):
+        """Frames, and the actions that lead from each to the next."""
+        frames, actions = inputs, None
+        if isinstance(inputs, dict):
+            frames, actions = inputs["frames"], inputs.get("actions")
+        check.frames("frames", frames, self.frame_shape, self.context_frames + 1)
+        transitions = (frames.shape[1] or ops.shape(frames)[1]) - 1
+        return frames, check.actions(actions, self.action_dim, frames, transitions)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "SVG learns from videos alone. Give `fit` and `evaluate` a tensor or a "
+                "dataset of tensors (with actions, of dicts), not of tuples. "
+                f"Received: targets={y!r}, sample_weight={sample_weight!r}"
+            )
+        frames, _ = self._split(x)
+        backend.require(check.in_range(frames), check.range_message("frames"))
+        target = ops.cast(frames[:, 1:], "float32")
+        mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
+        kl = kl_divergence(
+            y_pred["posterior_mean"],
+            y_pred["posterior_log_variance"],
+            y_pred["prior_mean"],
+            y_pred["prior_log_variance"],
+        )
+        frame_losses = mse + self.beta * kl
+        losses = ops.sum(frame_losses, axis=1)
+        for name, values in {
+            "mse": ops.mean(mse, axis=1),
+            "kl_nats": ops.mean(kl, axis=1),
+            "nelbo_per_frame": ops.mean(frame_losses, axis=1),
+            "nelbo_per_pixel": losses / math.prod(self.frame_shape),
+        }.items():
+            self._means[name].update_state(values)
+        return ops.mean(losses)
+
+    def generate(self, context, num_frames, num_samples=1, noise=None, actions=None):
+        """Frames that may follow, with latents from the prior.
+
+        Normalizations use the statistics that they have learned, and skip connections
+        come from the last frame of the context, whose own latents are at the mean of
+        their posterior. In eager mode this takes long; `models.VideoGenerator` compiles
+        it.
+
+        Args:
+            context: Videos, (batch, `context_frames` or more, *frame_shape).
+            num_frames: Positive integer, how many frames to predict.
+            num_samples: Positive integer, how many futures of each video.
+            noise: Standard normal numbers, (batch, num_samples, num_frames,
+                latent_dim); None to draw them.
+            actions: (batch, time, action_dim) for the frames given and to predict (of
+                which the last is not used), if the model has actions.
+
+        Returns:
+            A float32 tensor, (batch, num_samples, num_frames, *frame_shape).
+
+        Raises:
+            ValueError: if an argument is not as described.
+        """
+        num_frames = checks.count("num_frames", num_frames)
+        num_samples = checks.count("num_samples", num_samples)
+        context = ops.convert_to_tensor(context)
+        check.frames("context", context, self.frame_shape, self.context_frames)
+        context = ops.cast(context, self.compute_dtype)
+        transitions = context.shape[1] + num_frames - 1
+        if actions is not None:
+            actions = ops.convert_to_tensor(actions)
+        actions = check.actions(actions, self.action_dim, context, transitions)
+        shape = (num_samples, num_frames, self.latent_dim)
+        if noise is None:
+            # All of it before the loop, whose body is so a pure function.
+            shape = (ops.shape(context)[0], *shape)
+            noise = keras.random.normal(shape, seed=self.seed_generator)
+        else:
+            noise = ops.convert_to_tensor(noise)
+            check.noise(noise, shape)
+        return roll_out(self, context, actions, noise)
+
+    def get_config(self):
+        names = set(inspect.signature(SVG).parameters) - {"kwargs"}
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in sorted(names)},
+            "basis": self.basis and keras.saving.serialize_keras_object(self.basis),
+            "adjoint": adjoints.serialize(self.adjoint),
+        }
+
+
+def _one_of(name, value, known):
+    if value not in known:
+        raise ValueError(
+            f"Unknown `{name}`. Use one of {tuple(known)}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _check_beta(beta):
+    if not 0 <= beta < math.inf:
+        raise ValueError(
+            f"`beta` must be a finite number of at least 0. Received: beta={beta!r}"
+        )
+    return float(beta)
+
+
+def _check_filters(filters):
+    widths = tuple(checks.count("filters", n) for n in filters)
+    if len(widths) != 4:
+        raise ValueError(
+            "`filters` must be four widths, from the highest resolution to the lowest. "
+            f"Received: filters={filters!r}"
+        )
+    return widths

@@ -1,0 +1,51 @@
+"""The recurrent networks of SVG, as functions of a sequence and of their states."""
+
+import keras
+from keras import ops
+
+
+def network(name, input_dim, units, depth, output_dim, activation, dtype, output_dtype):
+    """A dense map, `depth` LSTMs and a dense map with `activation`.
+
+    Returns:
+        A functional model from `[sequence, *states]` to `[outputs, *states]`: a
+        sequence of shape (batch, time, input_dim), and two states of shape
+        (batch, units) for each LSTM.
+    """
+    compute_dtype = keras.dtype_policies.get(dtype).compute_dtype
+    sequence = keras.Input((None, input_dim), dtype=compute_dtype)
+    before = [keras.Input((units,), dtype=compute_dtype) for _ in range(2 * depth)]
+    after = []
+    x = keras.layers.Dense(units, dtype=dtype)(sequence)
+    for i in range(depth):
+        lstm = keras.layers.LSTM(
+            units, return_sequences=True, return_state=True, dtype=dtype
+        )
+        x, *states = lstm(x, initial_state=before[2 * i : 2 * i + 2])
+        after += states
+    outputs = keras.layers.Dense(output_dim, activation, dtype=output_dtype)(x)
+    return keras.Model([sequence, *before], [outputs, *after], name=name)
+
+
+def advance(network, sequence, states=None):
+    """The outputs at each time of `sequence`, and the states after it.
+
+    A step is a sequence of one. Without states the network starts from zero.
+    """
+    if states is None:
+        states = [
+            ops.zeros((ops.shape(sequence)[0], state.shape[-1]), state.dtype)
+            for state in network.inputs[1:]
+        ]
+    outputs, *states = network([sequence, *states])
+    return outputs, states
+
+
+def gaussian(network, sequence, states=None):
+    """(mean, log variance) at each time of `sequence`, and the states after it."""
+    outputs, states = advance(network, sequence, states)
+    return tuple(ops.split(outputs, 2, axis=-1)), states
+
+
+def joined(*sequences):
+    return ops.concatenate(sequences, axis=-1)
