@@ -135,9 +135,7 @@ def test_frames_of_other_sizes(shape):
 def test_kl_is_that_of_numpy_integration_and_zero_for_equals():
     mean, log_variance = normal(4, 3), normal(4, 3, seed=1)
     other_mean, other_log_variance = normal(4, 3, seed=2), normal(4, 3, seed=3)
-    actual = numbers(
-        kl_divergence(mean, log_variance, other_mean, other_log_variance)
-    )
+    actual = numbers(kl_divergence(mean, log_variance, other_mean, other_log_variance))
     z = np.linspace(-40, 40, 200_001)[:, None, None]
 
     def log_density(mean, log_variance):
@@ -287,9 +285,7 @@ def test_generation_is_reproducible_and_a_matter_of_each_video_alone(normalizati
     frames = numbers(model.generate(x, 4, 2, noise=noise))
     assert frames.shape == (3, 2, 4, 16, 16, 1)
     assert 0 <= frames.min() < frames.max() <= 1
-    np.testing.assert_array_equal(
-        frames, numbers(model.generate(x, 4, 2, noise=noise))
-    )
+    np.testing.assert_array_equal(frames, numbers(model.generate(x, 4, 2, noise=noise)))
     for i in range(3):
         alone = numbers(model.generate(x[i : i + 1], 4, 2, noise=noise[i : i + 1]))
         np.testing.assert_allclose(alone[0], frames[i], atol=1e-5)
@@ -475,9 +471,7 @@ def test_a_saved_generator_is_served_without_this_library(block, tmp_path):
     generator = models.VideoGenerator(model, 3, 2)
     with_noise = generator.input_signature(noise=True)
     generator.export(str(tmp_path / "drawn"), verbose=False)
-    generator.export(
-        str(tmp_path / "fixed"), verbose=False, input_signature=with_noise
-    )
+    generator.export(str(tmp_path / "fixed"), verbose=False, input_signature=with_noise)
     # A batch size that was never seen.
     x, noise = videos(5, 2, seed=3), normal(5, 2, 3, 3)
     frames = generator.predict({"context": x, "noise": noise}, verbose=0)

@@ -52,11 +52,9 @@ def _kept(residual):
     size, stacked = residual.size(), residual.stack()
 
     def found():
-        if graph and tf.compat.v1.get_default_graph() is graph:
-            # What was stacked in vain is left out of the graph.
-            return residual
         # A graph of its own, as a SavedModel's gradient, takes only tensors from here.
-        return buffer(size, stacked[0]).unstack(stacked)
+        same = graph and tf.compat.v1.get_default_graph() is graph
+        return residual if same else buffer(size, stacked[0]).unstack(stacked)
 
     return found
 

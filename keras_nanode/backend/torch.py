@@ -31,11 +31,9 @@ class _CustomVJP(torch.autograd.Function):
     def forward(ctx, forward, backward, primals, structure, *flat_primals):
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
         # Detached, since an output that holds itself through `ctx` is never freed.
-        ctx.residuals = tree.map_structure(_detached, residuals)
-        ctx.backward_fn, ctx.outputs = (
-            backward,
-            tree.map_structure(lambda _: 0, outputs),
-        )
+        ctx.residuals = tree.map_structure(_own, residuals)
+        ctx.outputs = tree.map_structure(lambda _: 0, outputs)
+        ctx.backward_fn = backward
         structure.append(ctx.outputs)
         return tuple(tree.flatten(outputs))
 
@@ -43,26 +41,21 @@ class _CustomVJP(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *flat_cotangents):
         cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-        residuals = tree.map_structure(_copied, ctx.residuals)
+        residuals = tree.map_structure(_own, ctx.residuals)
         gradients = ctx.backward_fn(residuals, cotangents)
         return (None, None, None, None, *tree.flatten(gradients))
 
 
-def _detached(x):
+def _own(x):
+    if isinstance(x, _Buffer):
+        return _Buffer(list(x.slots))
     return x.detach() if isinstance(x, torch.Tensor) else x
-
-
-def _copied(x):
-    return _Buffer(list(x.slots)) if isinstance(x, _Buffer) else x
 
 
 def custom_vjp(forward, backward, *primals):
     structure: list = []
-    # Only the shape of the structure is needed beside the flat tensors.
-    skeleton = tree.map_structure(lambda _: 0, primals)
-    outputs = _CustomVJP.apply(
-        forward, backward, skeleton, structure, *tree.flatten(primals)
-    )
+    shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
+    outputs = _CustomVJP.apply(forward, backward, shape, structure, *flat)
     return tree.pack_sequence_as(structure[0], outputs)
 
 
