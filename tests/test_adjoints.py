@@ -261,8 +261,10 @@ def test_adaptive_gradients_are_the_sensitivities(solver, adjoint):
         )
         return ops.stack(y, axis=1)
 
-    in_prey, in_hunters, in_args, in_times = gradients(f, *y0, args, times)
-    y = numbers(compiled(f)(*map(ops.convert_to_tensor, (*y0, args, times))))
+    # Arrays, since a scalar of NumPy's becomes float32 on PyTorch.
+    primals = (*map(np.array, y0), args, times)
+    in_prey, in_hunters, in_args, in_times = gradients(f, *primals)
+    y = numbers(compiled(f)(*map(ops.convert_to_tensor, primals)))
     expected = np.einsum("ty,typ->p", 2 * y, sensitivities(y0, args, times))
     actual = np.concatenate([[in_prey, in_hunters], in_args])
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
