@@ -7,9 +7,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_nanode import checks
-from keras_nanode.datasets import moving
+from keras_nanode.datasets import clips, moving
 from keras_nanode.datasets.sources import (
-    Clip,
     PathLike,
     Source,
     load_clips,
@@ -18,8 +17,6 @@ from keras_nanode.datasets.sources import (
     load_tfds_clips,
 )
 
-# A clip of 30 frames of 64x64 pixels in colour takes 0.4 MB.
-SHUFFLED_CLIPS = 512
 # Stands where the seed of training videos does, none of which is negative.
 TEST_SEED = -1
 
@@ -220,8 +217,10 @@ def bair(
             f"Received: num_frames={num_frames}, data_dir={data_dir!r}"
         )
     return VideoDataset(
-        train=_finished(_cut_anywhere(train, num_frames, seed), batch_size),
-        test=_finished(test.map(lambda clip: _cut(clip, 0, num_frames)), batch_size),
+        train=clips.finished(clips.cut_anywhere(train, num_frames, seed), batch_size),
+        test=clips.finished(
+            test.map(lambda clip: clips.cut(clip, 0, num_frames)), batch_size
+        ),
         frame_shape=tuple(frame_shape),
     )
 
@@ -300,35 +299,3 @@ def _moving(
 def _seeds(numbers: tf.data.Dataset, first: int) -> tf.data.Dataset:
     """A seed for each number, which is the second half of it."""
     return numbers.map(lambda number: tf.stack([tf.constant(first, tf.int64), number]))
-
-
-# Clips
-
-
-def _cut(clip: Clip, start: tf.Tensor | int, length: int) -> Clip:
-    here = start + tf.range(length)
-    return {name: tf.gather(values, here) for name, values in clip.items()}
-
-
-def _cut_anywhere(clips: tf.data.Dataset, length: int, seed: int) -> tf.data.Dataset:
-    """Shuffles the clips and cuts each, elsewhere in every epoch."""
-
-    def cut(clip: Clip, clip_seed: tf.Tensor) -> Clip:
-        starts = clips.element_spec["frames"].shape[0] - length + 1
-        start = tf.random.stateless_uniform([], clip_seed, 0, starts, tf.int32)
-        return _cut(clip, start, length)
-
-    shuffled = clips.shuffle(SHUFFLED_CLIPS, seed=seed, reshuffle_each_iteration=True)
-    # Drawn in order, outside the parallel map, so that threads cannot change them.
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(shuffled, seeds).map(cut, tf.data.AUTOTUNE)
-
-
-def _finished(clips: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    def convert(batch: Clip) -> Clip | tf.Tensor:
-        # Integers are divided by their range; floating point frames pass unchanged.
-        frames = tf.image.convert_image_dtype(batch["frames"], tf.float32)
-        return {**batch, "frames": frames} if "actions" in batch else frames
-
-    batches = clips.batch(batch_size)
-    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
