@@ -1,6 +1,6 @@
 """How near predicted videos are to the true ones: PSNR, SSIM, best of n samples."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def psnr(a, b):
 
     >>> import numpy as np
     >>> from keras_nanode import metrics
-    
+
     20.0
     """
     a, b = _frames(a, b)
@@ -70,8 +70,8 @@ def ssim(a, b):
     height, width, _ = a.shape[-3:]
     if min(height, width) < _WINDOW:
         raise ValueError(
-            f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have as "
-            f"many. Received: frames of {height}x{width}"
+            f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have "
+            f"as many. Received: frames of {height}x{width}"
         )
     rows, columns = (ops.convert_to_tensor(_blur(n)) for n in (height, width))
 
@@ -113,7 +113,8 @@ def _frames(a, b):
     return ops.cast(a, "float32"), ops.cast(b, "float32")
 
 
-class BestSample(NamedTuple):
+@dataclass(frozen=True)
+class BestSample:
     """The sample of each video that a metric finds best.
 
     Attributes:
@@ -158,9 +159,7 @@ def best_of(metric, videos, samples, mode="max") -> BestSample:
         - [Franceschi et al., 2020](https://arxiv.org/abs/2002.09219)
     """
     if mode not in ("max", "min"):
-        raise ValueError(
-            f"Unknown `mode`. Use 'max' or 'min'. Received: mode={mode!r}"
-        )
+        raise ValueError(f"Unknown `mode`. Use 'max' or 'min'. Received: mode={mode!r}")
     expected = (*videos.shape[:1], *samples.shape[1:2], *videos.shape[1:])
     if len(videos.shape) != 5 or tuple(samples.shape) != tuple(expected):
         raise ValueError(
@@ -215,7 +214,12 @@ def frechet_distance(videos, generated, features) -> float:
     a, b = (
         ops.convert_to_numpy(features(x)).astype("float64") for x in (videos, generated)
     )
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+    if (
+        a.ndim != 2
+        or b.ndim != 2
+        or a.shape[1] != b.shape[1]
+        or min(len(a), len(b)) < 2
+    ):
         raise ValueError(
             "`features` must give (batch, n) for both sets, of two videos at least. "
             f"Received: features of shapes {a.shape} and {b.shape}"

@@ -91,7 +91,10 @@ def test_public_names_are_documented_and_used(module, name):
         return
     doc = inspect.getdoc(thing)
     assert doc and "\n" in doc
-    if module.endswith((".layers", ".bases", ".models", ".metrics")) or name == "odeint":
+    if (
+        module.endswith((".layers", ".bases", ".models", ".metrics"))
+        or name == "odeint"
+    ):
         assert ">>>" in doc or "Attributes:" in doc
     if module.endswith(".layers"):
         for section in ("Args:", "Input shape:", "Output shape:", "Raises:", "Example"):

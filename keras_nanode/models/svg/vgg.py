@@ -68,7 +68,9 @@ class VGG:
         ]
         lowest = (height >> len(skips), width >> len(skips))
         x = keras.layers.Reshape((1, 1, feature_dim), dtype=self.dtype)(features)
-        x = self._normalized(self._kernel("Conv2DTranspose", self.filters[-1], lowest)(x))
+        x = self._normalized(
+            self._kernel("Conv2DTranspose", self.filters[-1], lowest)(x)
+        )
         for i in reversed(range(len(skips))):
             x = keras.layers.UpSampling2D(dtype=self.dtype)(x)
             x = keras.layers.Concatenate(dtype=self.dtype)([x, skips[i]])
