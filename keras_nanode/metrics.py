@@ -1,6 +1,6 @@
 """How near predicted videos are to the true ones: PSNR, SSIM, best of n samples."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -70,8 +70,8 @@ def ssim(a, b):
     height, width, _ = a.shape[-3:]
     if min(height, width) < _WINDOW:
         raise ValueError(
-            f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have as "
-            f"many. Received: frames of {height}x{width}"
+            f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have "
+            f"as many. Received: frames of {height}x{width}"
         )
     rows, columns = (ops.convert_to_tensor(_blur(n)) for n in (height, width))
 
@@ -113,7 +113,8 @@ def _frames(a, b):
     return ops.cast(a, "float32"), ops.cast(b, "float32")
 
 
-class BestSample(NamedTuple):
+@dataclass(frozen=True)
+class BestSample:
     """The sample of each video that a metric finds best.
 
     Attributes:

@@ -11,5 +11,7 @@ def kl_divergence(mean, log_variance, other_mean, other_log_variance):
     return 0.5 * ops.sum(ops.exp(log_ratio) - 1 - log_ratio + squares, axis=-1)
 
 
-def sample(mean, log_variance, noise):
+def sample(gaussian, noise):
+    """What standard normal `noise` becomes under (mean, log variance)."""
+    mean, log_variance = gaussian
     return mean + ops.exp(0.5 * log_variance) * noise

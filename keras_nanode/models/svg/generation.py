@@ -45,7 +45,7 @@ def roll_out(model, context, actions, noise):
         now = functools.partial(ops.take, indices=ops.reshape(i, (1,)), axis=1)
         seen = joined(features, now(actions))
         prior, prior_states = gaussian(model.prior, seen, prior_states)
-        latents = sample(*prior, now(noise))
+        latents = sample(prior, now(noise))
         predicted, predictor_states = advance(
             model.predictor, joined(seen, latents), predictor_states
         )

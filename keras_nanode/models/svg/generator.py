@@ -52,7 +52,8 @@ class VideoGenerator(Nesting, keras.Model):
         super().__init__(**kwargs)
         if not isinstance(model, SVG):
             raise ValueError(
-                f"`model` must be a `keras_nanode.models.SVG`. Received: model={model!r}"
+                "`model` must be a `keras_nanode.models.SVG`. "
+                f"Received: model={model!r}"
             )
         self.model = model
         self.num_frames = checks.count("num_frames", num_frames)

@@ -3,23 +3,10 @@
 import keras
 from keras import ops
 
-from keras_nanode import backend, checks
+from keras_nanode import backend
 
 # Resizing and low precision round.
 _TOLERANCE = 1e-2
-
-
-def frame_shape(value, levels: int) -> tuple[int, ...]:
-    """`value` as (height, width, channels), if it can be halved `levels` times."""
-    divisor = 2**levels
-    shape = tuple(checks.count("frame_shape", n) for n in value)
-    if len(shape) != 3 or shape[0] % divisor or shape[1] % divisor:
-        raise ValueError(
-            "`frame_shape` must be (height, width, channels), with a height and a width "
-            f"that are multiples of {divisor}. Resize or crop the frames. "
-            f"Received: frame_shape={value!r}"
-        )
-    return shape
 
 
 def frames(name: str, x, shape: tuple[int, ...], least: int) -> None:
@@ -27,8 +14,8 @@ def frames(name: str, x, shape: tuple[int, ...], least: int) -> None:
     given = tuple(x.shape)
     if len(given) != 5 or given[2:] != shape:
         raise ValueError(
-            f"`{name}` must have the shape (batch, time, height, width, channels), with "
-            f"frames of shape {shape}, the model's `frame_shape`. "
+            f"`{name}` must have the shape (batch, time, height, width, channels), "
+            f"with frames of shape {shape}, the model's `frame_shape`. "
             f"Received: {name} with shape {given}"
         )
     if given[1] is not None and given[1] < least:
@@ -63,10 +50,9 @@ def actions(given, dim: int, videos, time):
     """The first `time` actions of `videos`; of size 0 for a model without actions."""
     if given is None and not dim:
         return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
-    shape = None if given is None else tuple(given.shape)
-    right = shape is not None and len(shape) == 3 and shape[2] == dim > 0
-    enough = right and (not isinstance(time, int) or (shape[1] or time) >= time)
-    if not enough:
+    shape = () if given is None else tuple(given.shape)
+    right = len(shape) == 3 and shape[2] == dim > 0
+    if not right or (isinstance(time, int) and (shape[1] or time) < time):
         wanted = (
             f"`actions` must have the shape (batch, time, {dim}), with the model's "
             f"`action_dim`, and a time of at least {time}: one from each frame to the "
@@ -74,7 +60,7 @@ def actions(given, dim: int, videos, time):
             if dim
             else "A model with action_dim=0 takes no `actions`."
         )
-        raise ValueError(f"{wanted} Received: actions with shape {shape}")
+        raise ValueError(f"{wanted} Received: actions with shape {shape or None}")
     return ops.cast(given[:, :time], videos.dtype)
 
 

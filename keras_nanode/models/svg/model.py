@@ -1,6 +1,5 @@
 """Stochastic video generation with a learned prior."""
 
-import functools
 import inspect
 import math
 
@@ -9,11 +8,11 @@ from keras import ops
 
 from keras_nanode import adjoints, backend, bases, checks
 from keras_nanode.models.choices import basis_of
+from keras_nanode.models.svg import arguments, vgg
 from keras_nanode.models.svg import inputs as check
-from keras_nanode.models.svg import vgg
 from keras_nanode.models.svg.gaussian import kl_divergence, sample
 from keras_nanode.models.svg.generation import roll_out
-from keras_nanode.models.svg.recurrent import advance, gaussian, joined, network
+from keras_nanode.models.svg.recurrent import advance, gaussian, joined, networks
 
 # What may stand for the convolutions of a VGG block that keep its width.
 VIDEO_BLOCKS = ("conv", "auto", "trig", "bucket", "poly")
@@ -23,6 +22,12 @@ _BASES: dict[str, bases.Basis] = {
     "bucket": bases.Bucket(3),
     "poly": bases.Polynomial(3),
 }
+_GAUSSIANS = (
+    "posterior_mean",
+    "posterior_log_variance",
+    "prior_mean",
+    "prior_log_variance",
+)
 _PRESETS: dict[str, dict] = {
     "paper": {"filters": (16, 32, 64, 128), "feature_dim": 64, "rnn_units": 48},
     "original": {"layout": "original", "normalization": "batch"},
@@ -134,8 +139,8 @@ class SVG(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters = _check_filters(filters)
-        self.frame_shape = check.frame_shape(frame_shape, len(self.filters))
+        self.filters = arguments.filters(filters)
+        self.frame_shape = arguments.frame_shape(frame_shape)
         self.context_frames = checks.count("context_frames", context_frames)
         self.block = block
         self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES)
@@ -143,11 +148,13 @@ class SVG(keras.Model):
         self.feature_dim = checks.count("feature_dim", feature_dim)
         self.latent_dim = checks.count("latent_dim", latent_dim)
         self.rnn_units = checks.count("rnn_units", rnn_units)
-        self.beta = _check_beta(beta)
-        self.normalization = _one_of("normalization", normalization, vgg.NORMALIZATIONS)
+        self.beta = arguments.kl_weight(beta)
+        self.normalization = arguments.one_of(
+            "normalization", normalization, vgg.NORMALIZATIONS
+        )
         self.adjoint = adjoints.get(adjoint)
         self.seed = seed
-        self.layout = _one_of("layout", layout, tuple(vgg.LAYOUTS))
+        self.layout = arguments.one_of("layout", layout, tuple(vgg.LAYOUTS))
         self.action_dim = checks.count("action_dim", action_dim, 0)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._make_networks()
@@ -166,7 +173,10 @@ class SVG(keras.Model):
             **changes: Arguments of `SVG`.
         """
         return cls(
-            **{**_PRESETS[_one_of("preset", preset, tuple(_PRESETS))], **changes}
+            **{
+                **_PRESETS[arguments.one_of("preset", preset, tuple(_PRESETS))],
+                **changes,
+            }
         )
 
     def _make_networks(self):
@@ -182,26 +192,12 @@ class SVG(keras.Model):
         )
         self.encoder = parts.encoder(self.frame_shape, self.feature_dim)
         self.decoder = parts.decoder(self.frame_shape, self.feature_dim)
-        seen = self.feature_dim + self.action_dim
-        recurrent = functools.partial(
-            network, units=self.rnn_units, dtype=self.dtype_policy
-        )
-        gaussian = {
-            "input_dim": seen,
-            "depth": 1,
-            "output_dim": 2 * self.latent_dim,
-            "activation": None,
-            "output_dtype": "float32",
-        }
-        self.posterior = recurrent("posterior", **gaussian)
-        self.prior = recurrent("prior", **gaussian)
-        self.predictor = recurrent(
-            "predictor",
-            input_dim=seen + self.latent_dim,
-            depth=2,
-            output_dim=self.feature_dim,
-            activation="tanh",
-            output_dtype=self.dtype_policy,
+        self.posterior, self.prior, self.predictor = networks(
+            self.feature_dim,
+            self.action_dim,
+            self.latent_dim,
+            self.rnn_units,
+            self.dtype_policy,
         )
 
     def build(self, input_shape):
@@ -221,7 +217,7 @@ class SVG(keras.Model):
         q, _ = gaussian(self.posterior, joined(features[:, 1:], actions))
         p, _ = gaussian(self.prior, before)
         noise = keras.random.normal(ops.shape(q[0]), seed=self.seed_generator)
-        predicted, _ = advance(self.predictor, joined(before, sample(*q, noise)))
+        predicted, _ = advance(self.predictor, joined(before, sample(q, noise)))
         # From the frame before, or after the context from its last frame.
         sources = ops.minimum(
             ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
@@ -231,10 +227,7 @@ class SVG(keras.Model):
             "reconstruction": vgg.over_time(
                 self.decoder, [predicted, *skips], training
             ),
-            "posterior_mean": q[0],
-            "posterior_log_variance": q[1],
-            "prior_mean": p[0],
-            "prior_log_variance": p[1],
+            **dict(zip(_GAUSSIANS, (*q, *p), strict=True)),
         }
 
     def _split(self, inputs):
@@ -259,12 +252,7 @@ class SVG(keras.Model):
         backend.require(check.in_range(frames), check.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
         mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
-        kl = kl_divergence(
-            y_pred["posterior_mean"],
-            y_pred["posterior_log_variance"],
-            y_pred["prior_mean"],
-            y_pred["prior_log_variance"],
-        )
+        kl = kl_divergence(*(y_pred[name] for name in _GAUSSIANS))
         frame_losses = mse + self.beta * kl
         losses = ops.sum(frame_losses, axis=1)
         for name, values in {
@@ -311,8 +299,8 @@ class SVG(keras.Model):
         shape = (num_samples, num_frames, self.latent_dim)
         if noise is None:
             # All of it before the loop, whose body is so a pure function.
-            shape = (ops.shape(context)[0], *shape)
-            noise = keras.random.normal(shape, seed=self.seed_generator)
+            batch = ops.shape(context)[0]
+            noise = keras.random.normal((batch, *shape), seed=self.seed_generator)
         else:
             noise = ops.convert_to_tensor(noise)
             check.noise(noise, shape)
@@ -326,29 +314,3 @@ class SVG(keras.Model):
             "basis": self.basis and keras.saving.serialize_keras_object(self.basis),
             "adjoint": adjoints.serialize(self.adjoint),
         }
-
-
-def _one_of(name, value, known):
-    if value not in known:
-        raise ValueError(
-            f"Unknown `{name}`. Use one of {tuple(known)}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def _check_beta(beta):
-    if not 0 <= beta < math.inf:
-        raise ValueError(
-            f"`beta` must be a finite number of at least 0. Received: beta={beta!r}"
-        )
-    return float(beta)
-
-
-def _check_filters(filters):
-    widths = tuple(checks.count("filters", n) for n in filters)
-    if len(widths) != 4:
-        raise ValueError(
-            "`filters` must be four widths, from the highest resolution to the lowest. "
-            f"Received: filters={filters!r}"
-        )
-    return widths

@@ -27,6 +27,19 @@ def network(name, input_dim, units, depth, output_dim, activation, dtype, output
     return keras.Model([sequence, *before], [outputs, *after], name=name)
 
 
+def networks(feature_dim, action_dim, latent_dim, units, dtype):
+    """Posterior, prior and predictor of an SVG."""
+    seen = feature_dim + action_dim
+    posterior, prior = (
+        network(name, seen, units, 1, 2 * latent_dim, None, dtype, "float32")
+        for name in ("posterior", "prior")
+    )
+    predictor = network(
+        "predictor", seen + latent_dim, units, 2, feature_dim, "tanh", dtype, dtype
+    )
+    return posterior, prior, predictor
+
+
 def advance(network, sequence, states=None):
     """The outputs at each time of `sequence`, and the states after it.
 
