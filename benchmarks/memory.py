@@ -123,10 +123,19 @@ def measure(kind: str, depth: int) -> Peak:
     import tensorflow as tf
 
     step = make_step(kind, depth)
+    return peak_of_steps(
+        step,
+        tf.random.normal((1, *SHAPE)),
+        lambda: tf.random.normal((BATCH, *SHAPE)),
+    )
+
+
+def peak_of_steps(step, example, make_batch) -> Peak:
+    """Of `step`, which is traced on `example` and returns a loss and gradients."""
     start = status("VmRSS")
-    step(tf.random.normal((1, *SHAPE)))
+    step(example)
     tracing = status("VmRSS") - start
-    x = tf.random.normal((BATCH, *SHAPE))
+    x = make_batch()
     fill_holes()
     steps = []
     for _ in range(REPEATS):

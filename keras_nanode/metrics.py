@@ -66,8 +66,8 @@ def ssim(a, b):
     References:
         - [Wang et al., 2004](https://doi.org/10.1109/TIP.2003.819861)
     """
-    a, b = (ops.moveaxis(x, -1, -3) for x in _frames(a, b))
-    height, width = a.shape[-2:]
+    a, b = _frames(a, b)
+    height, width, _ = a.shape[-3:]
     if min(height, width) < _WINDOW:
         raise ValueError(
             f"SSIM's window has {_WINDOW}x{_WINDOW} pixels, and the frames must have as "
@@ -76,7 +76,9 @@ def ssim(a, b):
     rows, columns = (ops.convert_to_tensor(_blur(n)) for n in (height, width))
 
     def mean(x):
-        return rows @ x @ ops.transpose(columns)
+        # To (..., channels, rows, columns). Not by `@` with broadcasting, which on
+        # TensorFlow 2.21 corrupted the heap at this rank.
+        return ops.tensordot(ops.tensordot(x, rows, [[-3], [1]]), columns, [[-3], [1]])
 
     mean_a, mean_b = mean(a), mean(b)
     products, squares = mean_a * mean_b, mean_a**2 + mean_b**2
