@@ -114,6 +114,7 @@ def build(run: Run) -> models.SVG:
         filters=[run.filters * 2**i for i in range(4)],
         feature_dim=64,
         rnn_units=128,
+        normalization="batch",
         seed=run.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(run.learning_rate, run.steps)
@@ -310,8 +311,9 @@ def report(results: Results, trial: Results) -> str:
         f"Moving MNIST, deterministic, two digits of {FRAME_SIZE // 2} pixels in "
         f"frames of {FRAME_SIZE}x{FRAME_SIZE}: {CONTEXT_FRAMES} given, {NUM_FRAMES} "
         f"predicted. `models.SVG`, widths {run.filters} to {run.filters * 8}, ODE "
-        f"blocks of 3 Euler steps, trig of order 3. {run.steps:,} steps of "
-        f"{run.batch_size} videos, each seen once; Adam, gradients clipped to norm 1, "
+        "blocks of 3 Euler steps, trig of order 3, batch normalization. "
+        f"{run.steps:,} steps of {run.batch_size} videos, each seen once; Adam, "
+        "gradients clipped to norm 1, "
         f"cosine decay to 0; one seed. The test: {TEST_VIDEOS} videos of other digits. "
         f"Loss (the sum over {NUM_FRAMES + 1} frames of MSE + 1e-4 KL), MSE, KL and "
         "the negative ELBO with the posterior, as `models.SVG` defines them; `times "
