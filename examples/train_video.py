@@ -63,7 +63,7 @@ BASES: dict[str, Callable[[int], bases.Basis]] = {
 CONTEXT_FRAMES = 2
 NUM_FRAMES = 10  # to predict
 # Small enough for two cores to learn in minutes where a digit goes.
-SMALL = {"num_digits": 1, "frame_size": 16, "digit_size": 12}
+SMALL: dict[str, Any] = {"num_digits": 1, "frame_size": 16, "digit_size": 12}
 SEED = 0
 
 TEST_VIDEOS = 64

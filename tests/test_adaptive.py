@@ -114,6 +114,38 @@ def test_a_component_at_rest_needs_no_absolute_tolerance():
     np.testing.assert_allclose(y[-1], [0, np.exp(-1)], rtol=1e-7)
 
 
+# The size of an error, and of the next step.
+
+
+def test_the_norm_is_the_root_mean_square_over_the_whole_structure():
+    error = {"a": scalar([3e-3, 0.0]), "b": scalar([[4e-3]])}
+    y = {"a": scalar([-2.0, 0.0]), "b": scalar([[1.0]])}
+    y_end = {"a": scalar([1.0, 0.0]), "b": scalar([[-3.0]])}
+    # Tolerances 0.1 + 0.2 max(|y|, |y_end|): 0.5 and 0.7.
+    norm = float(numbers(Adaptive(0.2, 0.1).norm(error, y, y_end)))
+    expected = np.sqrt(((3e-3 / 0.5) ** 2 + (4e-3 / 0.7) ** 2) / 3)
+    np.testing.assert_allclose(norm, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("norm", "previous", "expected"),
+    [
+        (0.5, 0.2, 0.9 * 0.5**-0.17 * 0.2**0.04),
+        # Rejected: by the error of this step alone.
+        (2.0, 0.2, 0.9 * 2.0**-0.2),
+        (1e-12, 1.0, 10.0),
+        (1e9, 1.0, 0.2),
+        (np.nan, 1.0, 0.2),
+        (np.inf, 1.0, 0.2),
+        # A step without error does not stop the next one from growing.
+        (0.1, 0.0, 0.9 * 0.1**-0.17 * 1e-4**0.04),
+    ],
+)
+def test_the_next_step_follows_the_error(norm, previous, expected):
+    factor = Adaptive().factor(scalar(norm), scalar(previous), order=5)
+    np.testing.assert_allclose(float(numbers(factor)), expected, rtol=1e-7)
+
+
 # Weights that jump.
 
 
@@ -395,6 +427,11 @@ def test_fit_shows_the_evaluations(run_eagerly, tmp_path):
         numbers(other(x)), model.predict(x, verbose=0), atol=1e-3
     )
     assert [m.name for m in other.metrics] == []
+    other.save_weights(tmp_path / "other.weights.h5")
+    adaptive = layers.DenseODE(bases.Bucket(2), solver="bosh3", name="flow")
+    again = keras.Sequential([keras.Input((3,)), adaptive])
+    again.load_weights(tmp_path / "other.weights.h5")
+    np.testing.assert_array_equal(again.get_weights(), model.get_weights())
 
 
 @pytest.mark.parametrize("t_span", [(0.0, 1.0), (2.0, 0.5)])

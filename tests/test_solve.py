@@ -67,6 +67,13 @@ def test_args_may_be_any_structure_of_numbers_also_integers():
     assert float(numbers(y)[-1]) == 1.5
 
 
+def test_fixed_steps_that_explode_say_so():
+    _, stats = odeint(
+        lambda t, y: y * y, ops.ones(()), [0.0, 99.0], steps=9, return_stats=True
+    )
+    assert int(stats["status"]) == 3
+
+
 def test_numbers_in_args_have_the_precision_of_the_state():
     def decay(y0):
         y = odeint(lambda t, y, k: -k * y, y0, [0.0, 1.0], (0.1,), steps=100)
