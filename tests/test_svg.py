@@ -454,11 +454,10 @@ sys.modules["keras_nanode"] = None  # an import of it would fail
 folder = sys.argv[1]
 given = np.load(f"{folder}/given.npz")
 context, noise = given["context"], given["noise"]
-drawn = tf.saved_model.load(f"{folder}/drawn").serve
-first, second = drawn(context).numpy(), drawn(context).numpy()
+drawn, fixed = (tf.saved_model.load(f"{folder}/{n}") for n in ("drawn", "fixed"))
+first, second = drawn.serve(context).numpy(), drawn.serve(context).numpy()
 assert first.shape == given["frames"].shape and np.abs(first - second).max() > 0
-fixed = tf.saved_model.load(f"{folder}/fixed").serve
-frames = fixed({"context": context, "noise": noise}).numpy()
+frames = fixed.serve({"context": context, "noise": noise}).numpy()
 print(f"difference {np.abs(frames - given['frames']).max():.2e}")
 assert np.abs(frames - given["frames"]).max() < 1e-5
 """
