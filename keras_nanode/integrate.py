@@ -258,8 +258,19 @@ def serialize_steps(steps: int | Adaptive):
     return steps
 
 
+def _outline(structure) -> str:
+    """A structure with the names of its leaves' types."""
+    return str(tree.map_structure(lambda x: type(x).__name__, structure))
+
+
 def _check_slope(y: Structure, dy: Structure) -> None:
-    tree.assert_same_structure(y, dy)
+    try:
+        tree.assert_same_structure(y, dy)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`func` must give dy/dt in the structure of y. Received: y "
+            f"{_outline(y)}, dy/dt {_outline(dy)}"
+        ) from None
     for value, slope in zip(tree.flatten(y), tree.flatten(dy), strict=True):
         if tuple(value.shape) != tuple(slope.shape):
             raise ValueError(

@@ -18,8 +18,10 @@ from problems import (
     van_der_pol,
 )
 
-from keras_nanode import Adaptive, bases, layers, odeint
-from keras_nanode.adaptive import Status
+from keras_nanode import Adaptive, bases, layers, odeint, solvers
+from keras_nanode.adaptive import Status, record
+from keras_nanode.steps import Problem
+from keras_nanode.vector_field import VectorField
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -144,6 +146,30 @@ def test_the_norm_is_the_root_mean_square_over_the_whole_structure():
 def test_the_next_step_follows_the_error(norm, previous, expected):
     factor = Adaptive().factor(scalar(norm), scalar(previous), order=5)
     np.testing.assert_allclose(float(numbers(factor)), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("frequency", [1.0, 30.0])
+@pytest.mark.parametrize("t_span", [(0.0, 9.0), (9.0, 0.0)])
+def test_the_first_step_is_hairers(t_span, frequency):
+    """SciPy's RK45 is the pair dopri5, and starts by the same rule."""
+    from scipy.integrate import RK45
+
+    def slope(t, y):
+        return frequency * y[::-1] * np.array([1.0, -1.0])
+
+    def func(t, y):
+        return frequency * ops.stack([y[1], -y[0]])
+
+    y0 = np.array([2.0, 1.5])
+    reference = RK45(slope, t_span[0], y0, t_span[1], rtol=1e-4, atol=1e-6)
+    problem = Problem(
+        VectorField(lambda t, y, _: func(t, y)),
+        solvers.get("dopri5"),
+        np.array(t_span),
+        FLOAT64,
+    )
+    found = record(problem, Adaptive(1e-4, 1e-6, max_steps=2), scalar(y0), [])
+    np.testing.assert_allclose(numbers(found.steps.edges)[1], reference.h_abs)
 
 
 # Weights that jump.
@@ -433,6 +459,26 @@ def test_fit_shows_the_evaluations(run_eagerly, tmp_path):
     again.load_weights(tmp_path / "other.weights.h5")
     for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="test_export.py has TensorFlow's"
+)
+# Keras exports from JAX by it.
+@pytest.mark.filterwarnings(
+    "ignore:The .native_serialization. parameter:DeprecationWarning"
+)
+def test_jax_exports_no_report_of_the_evaluations(tmp_path):
+    import tensorflow as tf
+
+    ode = layers.DenseODE(bases.Bucket(2), solver="bosh3")
+    model = keras.Sequential([keras.Input((3,)), ode])
+    model.export(str(tmp_path / "model"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    x = random((5, 3))
+    np.testing.assert_allclose(
+        served.serve(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("t_span", [(0.0, 1.0), (2.0, 0.5)])

@@ -285,7 +285,13 @@ def test_adaptive_gradients_are_the_sensitivities(solver, adjoint):
 
 
 @pytest.mark.parametrize(
-    ("solver", "basis"), [("bosh3", "trig"), ("dopri5", "bucket"), ("dopri8", "poly")]
+    ("solver", "basis"),
+    [
+        ("bosh3", "trig"),
+        ("dopri5", "bucket"),
+        ("dopri8", "poly"),
+        pytest.param("tsit5", "trig", marks=pytest.mark.slow),
+    ],
 )
 def test_adaptive_exact_adjoints_agree_with_direct(solver, basis):
     steps = Adaptive(1e-4, 1e-4, 60)
@@ -304,6 +310,28 @@ def test_adaptive_backsolve_is_as_exact_as_its_tolerance(basis, times):
     exact, primals = problem(BASES[basis], "tsit5", steps, "checkpoint", times)
     f, _ = problem(BASES[basis], "tsit5", steps, "backsolve", times)
     assert_close(gradients(f, *primals), gradients(exact, *primals), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps"), [("rk4", 10), ("dopri5", Adaptive(1e-8, 1e-8, 1000))]
+)
+def test_backsolve_starts_anew_from_each_output_time(solver, steps):
+    """Backwards an error grows by e^20 in all, and by e^2 from one time to the next."""
+
+    def f(adjoint):
+        return lambda y0, a: odeint(
+            lambda t, y, a: -a * y * (1 + y * y),
+            y0,
+            np.linspace(0, 1, 11),
+            (a,),
+            solver=solver,
+            steps=steps,
+            adjoint=adjoint,
+        )
+
+    primals = random((3,), FLOAT64), np.array(20.0)
+    actual = gradients(f("backsolve"), *primals)
+    assert_close(actual, gradients(f("checkpoint"), *primals), 1e-3)
 
 
 @pytest.mark.parametrize(

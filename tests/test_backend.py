@@ -52,7 +52,7 @@ def test_arguments_are_those_of_the_contract(name):
         "stack": ["buffer"],
         "eagerly": [],
         "is_known": ["x"],
-        "report": ["f", "value"],
+        "report": ["f", "value", "state"],
         "await_reports": [],
         "recall": ["f", "like"],
         "require": ["holds", "message"],
@@ -282,7 +282,7 @@ def test_what_was_reported_is_recalled_in_a_compiled_function():
         seen = np.asarray(value)
 
     def f(x):
-        if not backend.report(note, x):
+        if not backend.report(note, x, x):
             note(0.0)
         return backend.recall(lambda: np.ones((2,), "float32"), ops.ones((2,)) * x)
 

@@ -215,6 +215,7 @@ def test_a_zero_field_is_the_identity(name):
         ({"steps": "adaptive"}, "'rk4' has no error estimate.*steps='adaptive'"),
         ({"solver": "rk5"}, "Unknown `solver`.*Received: solver='rk5'"),
         ({"adjoint": "magic"}, "'backsolve'.*Received: adjoint='magic'"),
+        ({"adjoint": ["direct"]}, r"'backsolve'.*Received: adjoint=\['direct'\]"),
         ({"y0": 1}, "must be floating.*Received: dtype=int"),
     ],
 )
@@ -227,3 +228,9 @@ def test_bad_arguments(arguments, message):
 def test_a_slope_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2,\), dy/dt with shape \(3, 2\)"):
         odeint(lambda t, y: ops.ones((3, 2)) * y, ops.ones((2,)), [0.0, 1.0], steps=1)
+
+
+@pytest.mark.parametrize("slope", [None, {"a": 1.0}, (1.0,)])
+def test_a_slope_of_another_structure_is_refused(slope):
+    with pytest.raises(ValueError, match="in the structure of y. Received: y {'a'"):
+        odeint(lambda t, y: slope, {"a": 1.0, "b": 2.0}, [0.0, 1.0], steps=1)

@@ -29,7 +29,7 @@ def get(adjoint) -> Adjoint:
         return adjoint
     if isinstance(adjoint, dict):
         return keras.saving.deserialize_keras_object(adjoint)
-    if adjoint not in ALL:
+    if not isinstance(adjoint, str) or adjoint not in ALL:
         raise ValueError(
             f"Unknown `adjoint`. Use one of {sorted(ALL)} or "
             f"`keras_nanode.Checkpoint(num)`. Received: adjoint={adjoint!r}"

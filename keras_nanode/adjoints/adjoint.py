@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.adaptive import Adaptive, spoil
+from keras_nanode.adaptive import Adaptive
 from keras_nanode.solve import gather, row
 from keras_nanode.solvers import Solver
 from keras_nanode.steps import Problem, Steps
@@ -65,11 +65,6 @@ def with_gradient(problem: Problem, forward, backward, y0, params) -> Structure:
         return *gradients, zeros_like(times)
 
     return backend.custom_vjp(run, pull, y0, params, times)
-
-
-def spoil_failed(cotangents: Structure, status) -> Structure:
-    """Cotangents of an adaptive solve: NaN if it failed, for there is no gradient."""
-    return spoil(cotangents, ops.reshape(status != 0, (1,)))
 
 
 def nan_if(failed, gradients: Structure) -> Structure:

@@ -11,7 +11,7 @@ from keras_nanode.adaptive import integrals, march, record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
     nan_if,
-    spoil_failed,
+    nan_if_failed,
     with_gradient,
     zeros_like,
 )
@@ -70,8 +70,8 @@ class Backsolve(Adjoint):
             return (found.ends, found.stats), (params, found.ends, status)
 
         def backward(problem, residuals, cotangents):
-            params, ends, status = residuals
-            cotangents = spoil_failed(cotangents[0], status)
+            params, ends, _ = residuals
+            cotangents = cotangents[0]
             weights, last = problem.field.weights, problem.num_intervals - 1
 
             def visit(gradient, *, ok, step, results, located, **_):
@@ -96,7 +96,7 @@ class Backsolve(Adjoint):
             )
             return nan_if(c["status"] != 0, (c["y"][1], c["extra"]))
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return with_gradient(problem, forward, nan_if_failed(backward), y0, params)
 
 
 def _backwards(problem: Problem) -> Problem:

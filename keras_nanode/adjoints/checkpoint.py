@@ -11,7 +11,6 @@ from keras_nanode.adjoints.adjoint import (
     Adjoint,
     Pull,
     nan_if_failed,
-    spoil_failed,
     with_gradient,
     zeros_like,
 )
@@ -104,9 +103,9 @@ class Checkpoint(Adjoint):
             return (found.ends, found.stats), residuals
 
         def backward(problem, residuals, cotangents):
-            y0, params, recorded, (saved, mark), status = residuals
+            y0, params, recorded, (saved, mark), _ = residuals
             steps = RecordedSteps(problem, *recorded)
-            pull = Pull(steps, spoil_failed(cotangents[0], status))
+            pull = Pull(steps, cotangents[0])
             return _back(pull, params, y0, rule.legs(steps.count, mark), saved)
 
         return with_gradient(problem, forward, nan_if_failed(backward), y0, params)

@@ -27,9 +27,10 @@ structure of tensors that `keras.tree` understands.
     being compiled around it.
 `is_known(x) -> bool`
     Whether a tensor has a value now, rather than in a compiled function later.
-`report(f, value) -> bool`, `await_reports()`
+`report(f, value, state) -> bool`, `await_reports()`
     Where a compiled function cannot assign to variables that it was not given,
-    `f(value)` is called with a number whenever it runs, and True returned.
+    `f(value)` is called with a number whenever it runs, and True returned; but never
+    where it is compiled for a `state` of any batch size, which is for export.
     `await_reports()` returns when all such calls are over.
 `recall(f, like) -> tensor`
     `f()`, a NumPy array like the tensor `like`; of a compiled function that cannot read

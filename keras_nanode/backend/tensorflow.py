@@ -104,7 +104,7 @@ def is_known(x):
     return not tf.is_symbolic_tensor(x)
 
 
-def report(f, value):
+def report(f, value, state):
     return False
 
 

@@ -20,8 +20,8 @@ class Evaluations(keras.metrics.Metric):
         self.count = self.add_variable((), "zeros", name="count")
         self._late = np.zeros(2, self.dtype)
 
-    def update_state(self, num_fevals):
-        if backend.report(self._update_late, num_fevals):
+    def update_state(self, num_fevals, state):
+        if backend.report(self._update_late, num_fevals, state):
             return
         self.total.assign_add(ops.cast(num_fevals, self.dtype))
         self.count.assign_add(1.0)

@@ -153,7 +153,7 @@ class ODE(Nesting, keras.Layer):
             name=f"the layer {self.name!r}",
         )
         if self._nfe is not None:
-            self._nfe.update_state(stats["num_fevals"])
+            self._nfe.update_state(stats["num_fevals"], inputs)
         return ops.cast(y[0], self.compute_dtype)
 
     def _field(self):
