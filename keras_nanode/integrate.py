@@ -119,7 +119,9 @@ def odeint(
         fails=not return_stats,
     )
     if moving:
-        ends = _shifted_rows(slope, times[1:], ends, params)
+        ends = ops.map(
+            lambda end: _shifted(slope, *end, params, 1), (times[1:], ends)
+        )
     y = tree.map_structure(lambda y, rest: ops.concatenate([y[None], rest]), y0, ends)
     if not return_stats:
         return y
@@ -189,20 +191,6 @@ def _shifted(slope, t, y: Structure, params, sign: int) -> Structure:
     return tree.map_structure(
         lambda y, dy: y + ops.cast(by, y.dtype) * dy, y, slope(t, y, params)
     )
-
-
-def _shifted_rows(slope, times, stacked: Structure, params) -> Structure:
-    rows = [
-        _shifted(
-            slope,
-            times[i],
-            tree.map_structure(lambda y, i=i: y[i], stacked),
-            params,
-            1,
-        )
-        for i in range(times.shape[0])
-    ]
-    return tree.map_structure(lambda *y: ops.stack(y), *rows)
 
 
 def _fixed_stats(solver: Solver, count: int, ends) -> dict:
