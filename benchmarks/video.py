@@ -12,7 +12,7 @@ nothing. `--only trig` trains one block; its lines replace those that the same r
 before, and the report is about all runs in the file. An interrupted run goes on after
 its last evaluation; what was finished is not trained again.
 
-`--trial` trains every block for a few steps at each of four learning rates, tests on
+`--trial` trains every block for a few steps at each of three learning rates, tests on
 videos of other training digits, and writes `video_trial.csv`. The benchmark then takes
 for each block the rate with the least loss there.
 """
@@ -43,7 +43,7 @@ FRAME_SIZE = 32
 TEST_VIDEOS = 256
 SAMPLES = 5
 EVALUATIONS = 10
-TRIAL_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+TRIAL_RATES = (1e-3, 2e-3, 4e-3)
 TRIAL_STEPS = 150
 SEED = 1
 # Digits to train with and to test with.
