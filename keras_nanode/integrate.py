@@ -120,7 +120,7 @@ def odeint(
     )
     if moving:
         ends = ops.map(
-            lambda end: _shifted(slope, *end, params, 1), (times[1:], ends)
+            lambda end: _shifted(slope, end[0], end[1], params, 1), (times[1:], ends)
         )
     y = tree.map_structure(lambda y, rest: ops.concatenate([y[None], rest]), y0, ends)
     if not return_stats:

@@ -1,12 +1,13 @@
 """`check_layer` on all public layers, and on layers that it must reject."""
 
 import keras
+import numpy as np
 import pytest
 from cases import LAYERS, VECTOR
 from check_layer import CHECKS, check_layer
 from keras import ops
 
-from keras_nanode import layers
+from keras_nanode import backend, layers
 
 
 def test_every_public_layer_is_in_the_list():
@@ -90,6 +91,28 @@ class DependsOnMoreThanItsWeights(Scale):
         return super().call(inputs) + self.offset
 
 
+@registered
+class DrawsItsWeightsByItself(Scale):
+    def build(self, input_shape):
+        drawn = keras.initializers.Constant(np.random.default_rng().random())
+        self.scale = self.add_weight(shape=(), initializer=drawn, name="scale")
+
+
+@registered
+class KnowsWhetherItIsCompiled(Scale):
+    def call(self, inputs):
+        return super().call(inputs) * (1 if backend.is_known(inputs) else 2)
+
+
+@registered
+class CountsItsCalls(Scale):
+    calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        return super().call(inputs) + self.calls
+
+
 def test_a_correct_layer_passes(tmp_path):
     check_layer(Correct, dict, VECTOR, tmp_path)
 
@@ -113,3 +136,24 @@ def test_broken_layers_are_rejected(broken, sign, tmp_path):
         (AssertionError, KeyError, ValueError, RuntimeError), match=sign
     ):
         check_layer(broken, dict, VECTOR, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        (DrawsItsWeightsByItself, "_seeds"),
+        pytest.param(
+            KnowsWhetherItIsCompiled,
+            "_graph",
+            marks=pytest.mark.skipif(
+                keras.backend.backend() == "torch", reason="compiles nothing"
+            ),
+        ),
+        (CountsItsCalls, "_company"),
+    ],
+)
+def test_every_check_can_fail(broken, name, tmp_path):
+    (check,) = (check for check in CHECKS if check.__name__ == name)
+    check(Correct, dict, VECTOR, tmp_path)
+    with pytest.raises(AssertionError, match="Not equal|are not equal"):
+        check(broken, dict, VECTOR, tmp_path)

@@ -116,8 +116,11 @@ def test_logits_are_float32_under_mixed_precision():
         ({"hidden_filters": 0}, "at least 1. Received: hidden_filters=0"),
         ({"stem_strides": 1.5}, "Received: stem_strides=1.5"),
         ({"steps": 0}, "Received: steps=0"),
+        ({"solver": "rk5", "block": "con_resnet"}, "Received: solver='rk5'"),
+        ({"adjoint": "magic", "block": "con_resnet"}, "Received: adjoint='magic'"),
+        ({"input_shape": (8, 8)}, r"without the batch. Received: input_shape=\(8, 8\)"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        models.classifier((8, 8, 1), 3, **arguments)
+        models.classifier(**{"input_shape": (8, 8, 1), "classes": 3, **arguments})

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_nanode import bases, checks
+from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
 from keras_nanode.models.choices import basis_of
 
@@ -53,7 +53,7 @@ def classifier(
         normalization: None, `"group"` or `"layer"`: in the blocks (depending on time as
             their other weights do) and before the pooling.
         use_bias: Boolean, whether the convolutions of the blocks have biases.
-        solver, adjoint: As in `layers.ODE`.
+        solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
         start: As in `layers.TimeVarying`.
 
     Returns:
@@ -61,8 +61,9 @@ def classifier(
         float32 logits `(batch, classes)`.
 
     Raises:
-        ValueError: if `block` is unknown, `basis` is not one that it takes, or a number
-            is not positive.
+        ValueError: if `block`, `solver` or `adjoint` is unknown, `basis` is not one
+            that the block takes, `input_shape` is not three numbers, or a number is
+            not positive.
 
     Example:
 
@@ -77,6 +78,12 @@ def classifier(
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
     basis = basis_of(block, basis, BLOCKS, _BASES)
+    solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
+    if len(input_shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) of the images, without "
+            f"the batch. Received: input_shape={input_shape!r}"
+        )
 
     def flow(stage: int) -> keras.Layer:
         pattern = ConvBlock(
