@@ -44,7 +44,7 @@ RESNET = "uncon_resnet"
 FLAT = {"backsolve": 0.1, "reversible": 0.05}
 KINDS = ("backsolve", "reversible", "checkpoint", "direct", RESNET)
 REPEATS = 5
-TIMEOUT = 300
+TIMEOUT = 900
 MMAP_THRESHOLD = 2**16
 
 SETTINGS = {
