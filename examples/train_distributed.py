@@ -86,7 +86,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="how many processes, one number after the other; default: 1 2",
     )
     count = runs.count_from(1)
-    add("--epochs", type=count, default=6, help="default: 6")
+    add("--epochs", type=count, default=5, help="default: 5")
     add("--batch-size", type=count, default=64, help="of all workers; default: 64")
     add("--learning-rate", type=float, default=0.05, help="default: 0.05")
     add("--output", type=Path, default=Path("runs/distributed"), help="a folder")
@@ -176,7 +176,7 @@ def build(options: argparse.Namespace) -> keras.Model:
         [
             keras.Input((8, 8, 1)),
             keras.layers.Conv2D(16, 3, padding="same"),
-            layers.TrigConvODE(3, activation="tanh", solver="heun", steps=5),
+            layers.TrigConvODE(3, activation="tanh", steps=5),
             keras.layers.Flatten(),
             keras.layers.Dense(10),
         ]
