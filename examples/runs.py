@@ -42,12 +42,14 @@ with silenced():
     import tensorflow as tf
 
 # The options that may differ from one run to the next in the same folder.
-FREE = ("block", "data_dir", "output")
+FREE = ("block", "workers", "data_dir", "output")
 # The backends on which Keras writes a SavedModel.
 EXPORTING = ("tensorflow", "jax")
 
 # What trains a block, and writes its folder, `results.json` last.
 Train = Callable[[str, argparse.Namespace], None]
+# What has it done, in one or more processes.
+Start = Callable[[str, argparse.Namespace, Train], None]
 Results = dict[str, dict[str, Any]]
 
 
@@ -115,32 +117,6 @@ def finish_folder(folder: Path, results: dict[str, Any]) -> None:
 # Processes
 
 
-def all_results(
-    train: Train, parser: argparse.ArgumentParser, options: argparse.Namespace
-) -> Results:
-    """What training each block gave, now or in an earlier run."""
-    # What this process prints shall not overtake what its children print.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    try:
-        check_folder(options)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        return {block: result(block, options, train) for block in options.block}
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
-
-
-def result(block: str, options: argparse.Namespace, train: Train) -> dict[str, Any]:
-    file = options.output / block / "results.json"
-    if file.exists():
-        print(f"\n{block}: was finished before, not trained again")
-    else:
-        print(f"\n{block}")
-        train_in_own_process(block, options, train)
-    return json.loads(file.read_text())
-
-
 def train_in_own_process(block: str, options: argparse.Namespace, train: Train) -> None:
     """Trains where no earlier model has raised the peak of the memory."""
     process = multiprocessing.get_context("spawn").Process(
@@ -156,6 +132,37 @@ def train_in_own_process(block: str, options: argparse.Namespace, train: Train) 
         fail(f"The training of {block} was killed by signal {-process.exitcode}.")
     if process.exitcode:
         sys.exit(process.exitcode)
+
+
+def all_results(
+    train: Train,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    start: Start = train_in_own_process,
+) -> Results:
+    """What training each block gave, now or in an earlier run."""
+    # What this process prints shall not overtake what its children print.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        check_folder(options)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        return {b: result(b, options, train, start) for b in options.block}
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
+
+
+def result(
+    block: str, options: argparse.Namespace, train: Train, start: Start
+) -> dict[str, Any]:
+    file = options.output / block / "results.json"
+    if file.exists():
+        print(f"\n{block}: was finished before, not trained again")
+    else:
+        print(f"\n{block}")
+        start(block, options, train)
+    return json.loads(file.read_text())
 
 
 def train_as_child(block: str, options: argparse.Namespace, train: Train) -> None:
@@ -281,9 +288,9 @@ def check_finite(block: str, test_loss: float, folder: Path, advice: str) -> Non
 # The table
 
 
-def table(results: Results, columns: dict[str, str]) -> str:
+def table(results: Results, columns: dict[str, str], title: str = "block") -> str:
     """The results of each block as a line; `columns` has their names and formats."""
-    rows: list[Iterable[str]] = [["block", *columns]]
+    rows: list[Iterable[str]] = [[title, *columns]]
     for block, values in results.items():
         shown = (
             "-" if values[name] is None else form.format(values[name])

@@ -36,14 +36,14 @@ def test_every_backend_has_the_same_functions(path):
     tree = ast.parse(path.read_text())
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert {f.name for f in functions if not f.name.startswith("_")} == NAMES
-    assert len(path.read_text().splitlines()) <= 120
+    assert len(path.read_text().splitlines()) <= 140
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_arguments_are_those_of_the_contract(name):
     contract = {
         "vjp": ["f", "primals"],
-        "custom_vjp": ["forward", "backward", "primals"],
+        "custom_vjp": ["forward", "backward", "message", "primals"],
         "while_loop": ["cond", "body", "state"],
         "fori_loop": ["count", "body", "state", "limit"],
         "buffer": ["size", "like"],
@@ -95,7 +95,7 @@ def _tripled(x, y):
         x, y = residuals
         return 3 * cotangents["product"] * y, 3 * cotangents["product"] * x
 
-    return backend.custom_vjp(forward, backward, x, y)["product"]
+    return backend.custom_vjp(forward, backward, "once", x, y)["product"]
 
 
 def test_custom_vjp_replaces_the_gradient():
@@ -117,7 +117,7 @@ def test_errors_in_a_custom_vjp_come_through():
         raise RuntimeError("the forward pass failed")
 
     with pytest.raises(RuntimeError, match="the forward pass failed"):
-        backend.custom_vjp(forward, lambda *_: None, ops.ones(()))
+        backend.custom_vjp(forward, lambda *_: None, "once", ops.ones(()))
 
 
 def test_a_residual_may_be_a_buffer_in_which_the_backward_pass_writes():
@@ -132,7 +132,7 @@ def test_a_residual_may_be_a_buffer_in_which_the_backward_pass_writes():
 
     def gradient(x):
         y, pullback = backend.vjp(
-            lambda x: backend.custom_vjp(forward, backward, x) ** 2, x
+            lambda x: backend.custom_vjp(forward, backward, "once", x) ** 2, x
         )
         return pullback(ops.ones_like(y))[0]
 

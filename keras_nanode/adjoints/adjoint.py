@@ -40,31 +40,37 @@ class Adjoint(abc.ABC):
     ) -> tuple[Structure, dict]:
         """The same with steps chosen by `control`, and the statistics."""
 
+    def with_gradient(
+        self, problem: Problem, forward, backward, y0, params
+    ) -> Structure:
+        """`outputs, residuals = forward(problem, y0, params)` with the gradients of
+        `in_y0, in_params = backward(problem, residuals, cotangents)`."""
+        # Times may be tensors, which a custom gradient must not close over.
+        fixed = isinstance(problem.times, np.ndarray)
+        times = () if fixed else problem.times
+
+        def at(times):
+            return problem if fixed else dataclasses.replace(problem, times=times)
+
+        def run(y0, params, times):
+            outputs, residuals = forward(at(times), y0, params)
+            return outputs, (residuals, times)
+
+        def pull(residuals, cotangents):
+            residuals, times = residuals
+            gradients = backward(at(times), residuals, cotangents)
+            return *gradients, zeros_like(times)
+
+        message = (
+            "The gradient of a solve is differentiated, in a gradient penalty or a "
+            'Hessian perhaps, which only `adjoint="direct"` allows. Use that. '
+            f"Received: adjoint={self!r}"
+        )
+        return backend.custom_vjp(run, pull, message, y0, params, times)
+
 
 def zeros_like(structure: Structure) -> Structure:
     return tree.map_structure(ops.zeros_like, structure)
-
-
-def with_gradient(problem: Problem, forward, backward, y0, params) -> Structure:
-    """`outputs, residuals = forward(problem, y0, params)` with the gradients of
-    `in_y0, in_params = backward(problem, residuals, cotangents)`."""
-    # Times may be tensors, which a custom gradient must not close over.
-    fixed = isinstance(problem.times, np.ndarray)
-    times = () if fixed else problem.times
-
-    def at(times):
-        return problem if fixed else dataclasses.replace(problem, times=times)
-
-    def run(y0, params, times):
-        outputs, residuals = forward(at(times), y0, params)
-        return outputs, (residuals, times)
-
-    def pull(residuals, cotangents):
-        residuals, times = residuals
-        gradients = backward(at(times), residuals, cotangents)
-        return *gradients, zeros_like(times)
-
-    return backend.custom_vjp(run, pull, y0, params, times)
 
 
 def nan_if(failed, gradients: Structure) -> Structure:

@@ -12,7 +12,6 @@ from keras_nanode.adjoints.adjoint import (
     Adjoint,
     nan_if,
     nan_if_failed,
-    with_gradient,
     zeros_like,
 )
 from keras_nanode.solve import balanced, gather, row, select, solve
@@ -61,7 +60,7 @@ class Backsolve(Adjoint):
             carry = (zeros_like(row(ends, 0)), zeros_like(params))
             return backend.fori_loop(problem.num_intervals, interval, carry)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return self.with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
         def forward(problem, y0, params):
@@ -96,7 +95,7 @@ class Backsolve(Adjoint):
             )
             return nan_if(c["status"] != 0, (c["y"][1], c["extra"]))
 
-        return with_gradient(problem, forward, nan_if_failed(backward), y0, params)
+        return self.with_gradient(problem, forward, nan_if_failed(backward), y0, params)
 
 
 def _backwards(problem: Problem) -> Problem:

@@ -11,7 +11,6 @@ from keras_nanode.adjoints.adjoint import (
     Adjoint,
     Pull,
     nan_if_failed,
-    with_gradient,
     zeros_like,
 )
 from keras_nanode.solve import (
@@ -88,7 +87,7 @@ class Checkpoint(Adjoint):
             pull = Pull(FixedSteps(problem, steps, batch), cotangents)
             return _back(pull, params, y0, legs, saved)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return self.with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
         limit, num = control.max_steps, self.num
@@ -108,7 +107,7 @@ class Checkpoint(Adjoint):
             pull = Pull(steps, cotangents[0])
             return _back(pull, params, y0, rule.legs(steps.count, mark), saved)
 
-        return with_gradient(problem, forward, nan_if_failed(backward), y0, params)
+        return self.with_gradient(problem, forward, nan_if_failed(backward), y0, params)
 
 
 def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):

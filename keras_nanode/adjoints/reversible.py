@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_nanode.adjoints.adjoint import Adjoint, Pull, with_gradient, zeros_like
+from keras_nanode.adjoints.adjoint import Adjoint, Pull, zeros_like
 from keras_nanode.solve import balanced, gather, solve
 from keras_nanode.steps import FixedSteps
 
@@ -51,7 +51,7 @@ class ReversibleAdjoint(Adjoint):
             )
             return pull.to_y0(params, y0, a, gradient)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return self.with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
         # `check_steps` refuses adaptive steps of the solvers that `check` lets pass.

@@ -7,11 +7,12 @@ structure of tensors that `keras.tree` understands.
 `vjp(f, *primals) -> outputs, pullback`
     `pullback(cotangents)` gives a tuple of gradients, one per primal, with zeros for a
     primal that `outputs` do not depend on. Call it once.
-`custom_vjp(forward, backward, *primals) -> outputs`
+`custom_vjp(forward, backward, message, *primals) -> outputs`
     `forward(*primals) -> outputs, residuals` runs now and is not recorded;
     `backward(residuals, cotangents) -> gradients`, one per primal, runs when somebody
     differentiates. Only what is passed as a primal gets a gradient. A residual may be a
-    buffer, in which `backward` may write.
+    buffer, in which `backward` may write. To differentiate the gradients is an error
+    with the message.
 `while_loop(cond, body, state) -> state`
     `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
     a time (TensorFlow's default of ten at once multiplies the memory).

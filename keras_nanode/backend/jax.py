@@ -9,12 +9,20 @@ def vjp(f, *primals):
     return jax.vjp(f, *primals)
 
 
-def custom_vjp(forward, backward, *primals):
+def custom_vjp(forward, backward, message, *primals):
     @jax.custom_vjp
     def run(*primals):
         return forward(*primals)[0]
 
-    run.defvjp(forward, lambda *args: tuple(backward(*args)))
+    @jax.custom_vjp
+    def pull(residuals, cotangents):
+        return tuple(backward(residuals, cotangents))
+
+    def refuse(_, cotangents):
+        raise ValueError(message)
+
+    pull.defvjp(lambda *args: (pull(*args), None), refuse)
+    run.defvjp(forward, pull)
     return run(*primals)
 
 

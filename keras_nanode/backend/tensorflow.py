@@ -23,7 +23,7 @@ def vjp(f, *primals):
     return outputs, pullback
 
 
-def custom_vjp(forward, backward, *primals):
+def custom_vjp(forward, backward, message, *primals):
     structure = None
 
     @tf.custom_gradient
@@ -36,7 +36,10 @@ def custom_vjp(forward, backward, *primals):
         def gradient(*flat_cotangents):
             cotangents = tree.pack_sequence_as(outputs, flat_cotangents)
             found = tree.map_structure(lambda residual: residual(), residuals)
-            return tree.flatten(backward(found, cotangents))
+            gradients = tree.flatten(backward(found, cotangents))
+            return [
+                tf.raw_ops.PreventGradient(input=g, message=message) for g in gradients
+            ]
 
         return tree.flatten(outputs), gradient
 

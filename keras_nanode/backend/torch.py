@@ -28,22 +28,39 @@ class _CustomVJP(torch.autograd.Function):
     """`structure` holds what `apply` cannot carry; its tensors are flat inputs."""
 
     @staticmethod
-    def forward(ctx, forward, backward, primals, structure, *flat_primals):
+    def forward(ctx, forward, backward, message, primals, structure, *flat_primals):
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
         # Detached, since an output that holds itself through `ctx` is never freed.
         ctx.residuals = tree.map_structure(_own, residuals)
         ctx.outputs = tree.map_structure(lambda _: 0, outputs)
-        ctx.backward_fn = backward
+        ctx.backward_fn, ctx.message = backward, message
+        ctx.save_for_backward(*flat_primals)
         structure.append(ctx.outputs)
         return tuple(tree.flatten(outputs))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, *flat_cotangents):
-        cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-        residuals = tree.map_structure(_own, ctx.residuals)
-        gradients = ctx.backward_fn(residuals, cotangents)
-        return (None, None, None, None, *tree.flatten(gradients))
+        with torch.no_grad():
+            cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
+            residuals = tree.map_structure(_own, ctx.residuals)
+            gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
+        sources = (*flat_cotangents, *ctx.saved_tensors)
+        return *(None,) * 5, *_Once.apply(
+            ctx.message, len(gradients), *gradients, *sources
+        )
+
+
+class _Once(torch.autograd.Function):
+    """Gives gradients, of which nobody can find the gradient in their sources."""
+
+    @staticmethod
+    def forward(ctx, message, number, *tensors):
+        ctx.message = message
+        return tensors[:number]
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise ValueError(ctx.message)
 
 
 def _own(x):
@@ -52,10 +69,10 @@ def _own(x):
     return x.detach() if isinstance(x, torch.Tensor) else x
 
 
-def custom_vjp(forward, backward, *primals):
+def custom_vjp(forward, backward, message, *primals):
     structure: list = []
     shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
-    outputs = _CustomVJP.apply(forward, backward, shape, structure, *flat)
+    outputs = _CustomVJP.apply(forward, backward, message, shape, structure, *flat)
     return tree.pack_sequence_as(structure[0], outputs)
 
 

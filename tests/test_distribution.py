@@ -1,0 +1,88 @@
+"""Several devices or machines learn what one learns from the joint batch."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("train_jointly.py")
+BACKEND = keras.backend.backend()
+
+
+def start(how, file, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), how, str(file)],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results(*started):
+    """What each of the processes saved, by its file."""
+    for process, _ in started:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    return [dict(np.load(file)) for _, file in started]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    file = tmp_path_factory.mktemp("alone") / "weights.npz"
+    return results((start("alone", file), file))[0]
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def assert_same(joint, alone):
+    """The weights, and the losses, metrics and mean evaluations of the epoch."""
+    assert joint.pop("replicas") == 2
+    assert set(joint) == set(alone) - {"replicas"}
+    assert alone["adaptive/log/ode_nfe"] > 30
+    for name, value in joint.items():
+        np.testing.assert_allclose(value, alone[name], rtol=0, atol=1e-5, err_msg=name)
+        if "/moved/" in name:
+            assert np.abs(value).max() > 1e-2, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
+def test_two_replicas_of_a_mirrored_strategy(alone, tmp_path):
+    file = tmp_path / "weights.npz"
+    assert_same(*results((start("mirrored", file), file)), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
+def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    started = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        file = tmp_path / f"{index}.npz"
+        started.append((start("worker", file, TF_CONFIG=config), file))
+    for joint in results(*started):
+        assert_same(joint, alone)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="DataParallel shards batches on JAX only")
+def test_data_parallel_over_two_devices(alone, tmp_path):
+    flags = re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))
+    flags += " --xla_force_host_platform_device_count=2"
+    file = tmp_path / "weights.npz"
+    process = start("data_parallel", file, XLA_FLAGS=flags)
+    assert_same(*results((process, file)), alone)

@@ -1,0 +1,100 @@
+"""Trains small models on the same batches alone or with others, and saves the weights.
+
+    python train_jointly.py HOW FILE
+
+HOW is `alone`, `mirrored` (`tf.distribute.MirroredStrategy` over two devices), `worker`
+(one of the workers that TF_CONFIG names) or `data_parallel` (over all devices of JAX).
+Devices are made before a backend starts: hence a script of its own.
+"""
+
+import contextlib
+import sys
+
+import keras
+import numpy as np
+
+from keras_nanode import Adaptive, layers
+
+BATCHES, BATCH_SIZE = 6, 16
+CHANNELS = 3
+
+
+def strategy_for(how):
+    import tensorflow as tf
+
+    if how == "worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def build(ode):
+    model = keras.Sequential(
+        [keras.Input((8, 8, CHANNELS)), ode, keras.layers.GlobalAveragePooling2D()]
+    )
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+    return model
+
+
+ODES = {
+    "fixed": lambda: layers.TrigConvODE(
+        2, hidden_filters=4, activation="tanh", solver="heun", steps=4, name="ode"
+    ),
+    # Two halves of a batch choose other steps than the whole: so tight that it does
+    # not show in the weights.
+    "adaptive": lambda: layers.BucketConvODE(
+        2, activation="tanh", solver="dopri5", steps=Adaptive(1e-6, 1e-6), name="ode"
+    ),
+}
+
+
+def train_on(dataset, model, strategy):
+    """What `fit` does, which Keras cannot under MultiWorkerMirroredStrategy."""
+    import tensorflow as tf
+
+    @tf.function
+    def step(batch):
+        strategy.run(model.train_step, args=(batch,))
+
+    for batch in strategy.experimental_distribute_dataset(dataset):
+        step(batch)
+    return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+
+def main(how, file):
+    strategy, replicas = None, 1
+    if how == "data_parallel":
+        distribution = keras.distribution.DataParallel()
+        keras.distribution.set_distribution(distribution)
+        replicas = distribution.device_mesh.devices.size
+    elif how != "alone":
+        strategy = strategy_for(how)
+        replicas = strategy.num_replicas_in_sync
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCHES * BATCH_SIZE, 8, 8, CHANNELS)).astype("float32")
+    y = rng.normal(size=(BATCHES * BATCH_SIZE, CHANNELS)).astype("float32")
+    saved = {"replicas": replicas}
+    for name, ode in ODES.items():
+        keras.utils.set_random_seed(0)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model = build(ode())
+        start = model.get_weights()
+        if how == "worker":
+            import tensorflow as tf
+
+            dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE)
+            logs = train_on(dataset, model, strategy)
+        else:
+            history = model.fit(x, y, BATCH_SIZE, shuffle=False, verbose=0)
+            logs = {key: value[0] for key, value in history.history.items()}
+        for i, (weight, old) in enumerate(zip(model.get_weights(), start, strict=True)):
+            saved[f"{name}/weight/{i}"] = weight
+            saved[f"{name}/moved/{i}"] = weight - old
+        saved |= {f"{name}/log/{key}": value for key, value in logs.items()}
+    np.savez(file, **saved)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
