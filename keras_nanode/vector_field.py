@@ -192,7 +192,8 @@ def _within_piece(times, middle, breakpoints, dtype):
     if planned:
         piece = np.searchsorted(np.array(breakpoints), middle, side="right")
         return np.clip(times, first[piece], last[piece])
-    piece = ops.searchsorted(ops.convert_to_tensor(edges), middle, side="right")
+    # Counted, since not every format that a model is exported to can search.
+    piece = ops.sum(ops.cast(middle[:, None] >= edges, "int32"), axis=-1)
     low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))
     # `ops.clip` would turn float64 into float32 on PyTorch.
     times = ops.where(times < low, low, times)

@@ -29,6 +29,10 @@ class Adjoint(abc.ABC):
         """Raises a ValueError if the adjoint cannot take this solver."""
         del solver
 
+    def deferred(self) -> "Adjoint":
+        """The same gradient with nothing kept for it until it is asked for."""
+        return self
+
     @abc.abstractmethod
     def fixed(self, problem: Problem, steps: int, y0, params) -> Structure:
         """The states at `problem.times[1:]`, stacked, differentiable in y0 and params,

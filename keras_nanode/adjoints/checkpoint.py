@@ -15,6 +15,7 @@ from keras_nanode.adjoints.adjoint import (
     with_gradient,
     zeros_like,
 )
+from keras_nanode.adjoints.deferred import Deferred
 from keras_nanode.solve import (
     Legs,
     balanced,
@@ -71,6 +72,9 @@ class Checkpoint(Adjoint):
 
     def get_config(self):
         return {"num": self.num}
+
+    def deferred(self):
+        return Deferred(self)
 
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps

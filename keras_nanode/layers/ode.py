@@ -46,6 +46,8 @@ class ODE(Nesting, keras.Layer):
     Call arguments:
         inputs: A floating tensor. The state is float32 at least; under mixed precision
             only the dynamics compute in the lower precision.
+        training: False, as in `predict` and `export`, keeps nothing for the gradient,
+            which is the same but costs one more solve.
 
     Input shape:
         That of `dynamics`.
@@ -123,8 +125,9 @@ class ODE(Nesting, keras.Layer):
             # Without what Keras says of `_Traced` around it.
             raise traced.error from None
 
-    def call(self, inputs):
-        return self._flow(inputs, self.t_span)
+    def call(self, inputs, training=None):
+        adjoint = self.adjoint.deferred() if training is False else self.adjoint
+        return self._flow(inputs, self.t_span, adjoint)
 
     def inverse(self, outputs):
         """Integrates backwards from t1 to t0: the inputs that lead to `outputs`.
@@ -137,9 +140,9 @@ class ODE(Nesting, keras.Layer):
         """
         if not self.built:
             self.build(outputs.shape)
-        return self._flow(outputs, self.t_span[::-1])
+        return self._flow(outputs, self.t_span[::-1], self.adjoint)
 
-    def _flow(self, inputs, t_span):
+    def _flow(self, inputs, t_span, adjoint):
         field, params = self._field()
         y, stats = integrate(
             field,
@@ -149,7 +152,7 @@ class ODE(Nesting, keras.Layer):
             np.array(t_span),
             solver=self.solver,
             steps=self.steps,
-            adjoint=self.adjoint,
+            adjoint=adjoint,
             name=f"the layer {self.name!r}",
         )
         if self._nfe is not None:
