@@ -193,7 +193,8 @@ def _within_piece(times, middle, breakpoints, dtype):
         piece = np.searchsorted(np.array(breakpoints), middle, side="right")
         return np.clip(times, first[piece], last[piece])
     # Counted, since not every format that a model is exported to can search.
-    piece = ops.sum(ops.cast(middle[:, None] >= edges, "int32"), axis=-1)
+    passed = middle[:, None] >= ops.convert_to_tensor(edges)
+    piece = ops.sum(ops.cast(passed, "int32"), axis=-1)
     low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))
     # `ops.clip` would turn float64 into float32 on PyTorch.
     times = ops.where(times < low, low, times)

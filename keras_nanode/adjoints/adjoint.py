@@ -29,8 +29,9 @@ class Adjoint(abc.ABC):
         """Raises a ValueError if the adjoint cannot take this solver."""
         del solver
 
-    def deferred(self) -> "Adjoint":
-        """The same gradient with nothing kept for it until it is asked for."""
+    def deferred(self, steps: int | Adaptive) -> "Adjoint":
+        """The same gradient, but nothing is kept for it until it is asked for."""
+        del steps
         return self
 
     @abc.abstractmethod

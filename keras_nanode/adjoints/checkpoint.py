@@ -73,7 +73,8 @@ class Checkpoint(Adjoint):
     def get_config(self):
         return {"num": self.num}
 
-    def deferred(self):
+    def deferred(self, steps):
+        del steps
         return Deferred(self)
 
     def fixed(self, problem, steps, y0, params):

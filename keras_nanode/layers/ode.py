@@ -126,7 +126,9 @@ class ODE(Nesting, keras.Layer):
             raise traced.error from None
 
     def call(self, inputs, training=None):
-        adjoint = self.adjoint.deferred() if training is False else self.adjoint
+        adjoint = self.adjoint
+        if training is False:
+            adjoint = adjoint.deferred(self.steps)
         return self._flow(inputs, self.t_span, adjoint)
 
     def inverse(self, outputs):
