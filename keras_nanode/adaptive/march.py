@@ -249,9 +249,7 @@ class _Loop:
             return self.evaluate(step, 0.0, c["y"]), num_fevals + 1
         if not self.has_jumps:
             return c["first"], num_fevals
-        first = when(
-            c["stale"], lambda _: self.evaluate(step, 0.0, c["y"]), c["first"]
-        )
+        first = when(c["stale"], lambda _: self.evaluate(step, 0.0, c["y"]), c["first"])
         return first, num_fevals + ops.cast(c["stale"], "int32")
 
     def _status(self, norm, s, h, arrived):
