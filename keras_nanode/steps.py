@@ -96,13 +96,16 @@ class Step:
         """At the start, with the weights that the step before had there."""
         return self.slopes([theta[-1]] * len(theta))
 
+    def enter(self, state, theta: list[Structure]):
+        """The state at the start, if the weights jump there."""
+        solver = self.problem.solver
+        return solver.enter(self.slopes(theta), self._slopes_before(theta), state)
+
     def take(self, state, theta: list[Structure]):
         """The state after the step."""
-        solver, f = self.problem.solver, self.slopes(theta)
         if self.jumps is not None:
-            before = self._slopes_before(theta)
-            state = when(self.jumps, functools.partial(solver.enter, f, before), state)
-        return solver.step(f, self.h, state)
+            state = when(self.jumps, lambda state: self.enter(state, theta), state)
+        return self.problem.solver.step(self.slopes(theta), self.h, state)
 
     def undo(self, state, theta: list[Structure]):
         """The state before the step."""

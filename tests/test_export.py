@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from cases import layer_gradients, random
 
@@ -155,6 +156,20 @@ def test_a_convolutional_model_is_served_by_litert_and_onnx(tmp_path):
     for_inference(model).export(paths[1], format="onnx", verbose=False)
     check_served(LITERT, paths[0], model, tmp_path)
     check_served(ONNX, paths[1], model, tmp_path)
+
+
+def test_a_materialized_model_needs_no_loops(tmp_path):
+    model = around(EXPORTED["bucket"]())
+    plain = models.materialize(model)
+    paths = [str(tmp_path / f"model.{format}") for format in ("tflite", "onnx")]
+    plain(keras.Input((3,)))
+    plain.export(paths[0], format="litert", verbose=False)
+    plain.export(paths[1], format="onnx", verbose=False)
+    check_served(LITERT, paths[0], model, tmp_path)
+    check_served(ONNX, paths[1], model, tmp_path)
+    operations = {node.op_type for node in onnx.load(paths[1]).graph.node}
+    assert "MatMul" in operations or "Gemm" in operations
+    assert not operations & {"Loop", "If", "Scan"}
 
 
 def test_a_saved_model_of_several_signatures_can_be_fine_tuned(tmp_path):

@@ -105,7 +105,7 @@ class ODE(Nesting, keras.Layer):
 
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
-        time = {"t": self.t_span[0]} if self._takes_time() else {}
+        time = {"t": self.t_span[0]} if self.takes_time() else {}
         output = self.dynamics(x, **time)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
@@ -145,7 +145,7 @@ class ODE(Nesting, keras.Layer):
         return self._flow(outputs, self.t_span[::-1], self.adjoint)
 
     def _flow(self, inputs, t_span, adjoint):
-        field, params = self._field()
+        field, params = self.field()
         y, stats = integrate(
             field,
             # A copy, since a mask sticks to the tensor and is no business of f.
@@ -161,7 +161,7 @@ class ODE(Nesting, keras.Layer):
             self._nfe.update_state(stats["num_fevals"])
         return ops.cast(y[0], self.compute_dtype)
 
-    def _field(self):
+    def field(self):
         """The dynamics as a solver sees them, and their parameters."""
         dynamics = self.dynamics
         if isinstance(dynamics, TimeVarying):
@@ -172,7 +172,7 @@ class ODE(Nesting, keras.Layer):
             params = [value_of(v) for v in dynamics.trainable_variables]
         varies = isinstance(dynamics, TimeVarying)
         weights = BasisWeights(dynamics.basis) if varies else FixedWeights()
-        takes_time = self._takes_time() and not varies
+        takes_time = self.takes_time() and not varies
 
         def func(t, y, theta):
             x = ops.cast(y, dynamics.compute_dtype)
@@ -181,13 +181,14 @@ class ODE(Nesting, keras.Layer):
 
         return VectorField(func, weights), params
 
-    def _takes_time(self):
+    def takes_time(self):
+        """Whether the dynamics are called with a time."""
         return "t" in inspect.signature(self.dynamics.call).parameters
 
     def _slope(self, x):
         if isinstance(self.dynamics, TimeVarying):
             return self.dynamics(x, t=self.t_span[0])
-        field, params = self._field()
+        field, params = self.field()
         return field.func(ops.convert_to_tensor(self.t_span[0]), x, params)
 
     def compute_output_shape(self, input_shape):
