@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
+from keras_nanode.vector_field import factor
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -59,7 +60,7 @@ class TimeAppended(Nesting, keras.Layer):
     def appended(self, inputs, t):
         """The inputs with the time as their last channel."""
         x = ops.cast(inputs, self.compute_dtype)
-        t = ops.cast(t, self.compute_dtype)
+        t = factor(t, self.compute_dtype)
         return ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1)
 
     def compute_output_shape(self, input_shape):

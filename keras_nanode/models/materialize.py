@@ -157,10 +157,12 @@ def _unrolled(ode: ODE, x, steps):
     problem = Problem(field, ode.solver, times, time_dtype(state))
     plan = FixedSteps(problem, steps, steps)
     h, times, located, jumps = plan.rows(0)
+    # Python numbers, for a tensor would be an input of the symbolic graph.
+    h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(steps):
         theta = field.weights.at(prepared, i)
-        step = Step(problem, h[i], ops.convert_to_numpy(times[i]).tolist(), theta)
+        step = Step(problem, h[i], times[i], theta)
         if i == 0:
             state = ode.solver.start(step.slopes(theta), state)
         if jumps is not None and bool(jumps[i]):
