@@ -96,14 +96,16 @@ class Step:
         """At the start, with the weights that the step before had there."""
         return self.slopes([theta[-1]] * len(theta))
 
+    def enter(self, state, theta: list[Structure]):
+        """The state at the start, if the weights jump there."""
+        solver = self.problem.solver
+        return solver.enter(self.slopes(theta), self._slopes_before(theta), state)
+
     def take(self, state, theta: list[Structure]):
         """The state after the step."""
-        solver, f = self.problem.solver, self.slopes(theta)
         if self.jumps is not None:
-            before = self._slopes_before(theta)
-            entered = functools.partial(solver.enter, f, before, state)
-            state = ops.cond(self.jumps, entered, lambda: state)
-        return solver.step(f, self.h, state)
+            state = when(self.jumps, lambda state: self.enter(state, theta), state)
+        return self.problem.solver.step(self.slopes(theta), self.h, state)
 
     def undo(self, state, theta: list[Structure]):
         """The state before the step."""
@@ -112,8 +114,14 @@ class Step:
         if self.jumps is None:
             return state
         before = self._slopes_before(theta)
-        left = functools.partial(solver.leave, f, before, state)
-        return ops.cond(self.jumps, left, lambda: state)
+        return when(self.jumps, functools.partial(solver.leave, f, before), state)
+
+
+def when(condition, f, state):
+    """`f(state)` if the scalar condition holds, else `state`."""
+    # A loop of one round or none: tf2onnx loses the shapes of a loop with a branch.
+    count = ops.cast(condition, "int32")
+    return backend.fori_loop(count, lambda i, state: f(state), state, limit=1)
 
 
 class FixedSteps:

@@ -28,6 +28,12 @@ def add(x: Structure, y: Structure) -> Structure:
     return tree.map_structure(operator.add, x, y)
 
 
+def factor(x, dtype):
+    """A scalar that multiplies tensors of a dtype, which a Python number does as it is,
+    symbolic tensors too."""
+    return x if isinstance(x, float) else ops.cast(x, dtype)
+
+
 def weighted(*terms: tuple[float, Structure]) -> Structure:
     """sum_i factor_i x_i of pairs (factor, x)."""
     factors, structures = zip(*terms, strict=True)
@@ -47,7 +53,7 @@ def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
     terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
     if not terms:
         return tree.map_structure(ops.zeros_like, y)
-    return tree.map_structure(lambda s: ops.cast(h, s.dtype) * s, weighted(*terms))
+    return tree.map_structure(lambda s: factor(h, s.dtype) * s, weighted(*terms))
 
 
 def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
@@ -192,7 +198,9 @@ def _within_piece(times, middle, breakpoints, dtype):
     if planned:
         piece = np.searchsorted(np.array(breakpoints), middle, side="right")
         return np.clip(times, first[piece], last[piece])
-    piece = ops.searchsorted(ops.convert_to_tensor(edges), middle, side="right")
+    # Counted, since not every format that a model is exported to can search.
+    passed = middle[:, None] >= ops.convert_to_tensor(edges)
+    piece = ops.sum(ops.cast(passed, "int32"), axis=-1)
     low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))
     # `ops.clip` would turn float64 into float32 on PyTorch.
     times = ops.where(times < low, low, times)

@@ -1,58 +1,206 @@
-"""A SavedModel serves where this library is not installed."""
+"""A model is served by other runtimes, where this library is not installed."""
 
 import subprocess
 import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
-from cases import random
+from cases import layer_gradients, random
 
-from keras_nanode import bases, layers, models
+from keras_nanode import Adaptive, bases, layers, models
 
-SERVE = """
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="exported from TensorFlow"
+    ),
+    # Keras patches tf2onnx for NumPy 2 so.
+    pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),
+]
+
+# Each leaves its outputs or gradients for the batch in "x" in a file.
+READ = """
 import sys
 import numpy as np
-import tensorflow as tf
 sys.modules["keras_nanode"] = None  # an import of it would fail
-model = tf.saved_model.load(sys.argv[1])
-x, y = (np.load(sys.argv[2])[name] for name in "xy")
-difference = np.abs(model.serve(x).numpy() - y).max()
-print(f"difference {difference:.2e}")
-assert difference < 1e-5
+path, batch, results = sys.argv[1:]
+x = np.load(batch)
 """
+SAVED_MODEL = """
+import tensorflow as tf
+model = tf.saved_model.load(path)  # kept while it serves
+y = {"y": model.serve(x)}
+"""
+LITERT = """
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(path)
+(source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+interpreter.resize_tensor_input(source["index"], x.shape)
+interpreter.allocate_tensors()
+interpreter.set_tensor(source["index"], x)
+interpreter.invoke()
+y = {"y": interpreter.get_tensor(target["index"])}
+"""
+ONNX = """
+import onnxruntime
+session = onnxruntime.InferenceSession(path)
+y = {"y": session.run(None, {session.get_inputs()[0].name: x})[0]}
+"""
+FINE_TUNING = """
+import tensorflow as tf
+model = tf.saved_model.load(path)
+assert {"serve", "train", "inverse"} <= set(model.signatures)
+y = {"back": model.inverse(model.serve(x))}
+for endpoint in "serve", "train":
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(getattr(model, endpoint)(x) ** 2)
+    for i, g in enumerate(tape.gradient(loss, model.trainable_variables)):
+        y[f"{endpoint}{i}"] = g
+"""
+WRITE = "np.savez(results, **y)\n"
 
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's"
-)
-
-
-def check_served(model, shape, tmp_path):
-    """Elsewhere, with a batch size that was never seen."""
-    model.export(str(tmp_path / "model"), verbose=False)
-    x = random((11, *shape), seed=2)
-    np.savez(tmp_path / "batch.npz", x=x, y=model.predict(x, verbose=0))
+def elsewhere(code, path, x, tmp_path):
+    """What `code` makes of an exported model and a batch, in a process of its own."""
+    batch, results = tmp_path / "batch.npy", tmp_path / "results.npz"
+    np.save(batch, x)
     run = subprocess.run(
-        [sys.executable, "-c", SERVE, tmp_path / "model", tmp_path / "batch.npz"],
+        [sys.executable, "-c", READ + code + WRITE, path, batch, results],
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("difference")
+    return dict(np.load(results))
+
+
+def check_served(code, path, model, tmp_path):
+    """With a batch size that was never seen."""
+    x = random((11, *model.input_shape[1:]), seed=2)
+    y = elsewhere(code, path, x, tmp_path)["y"]
+    np.testing.assert_allclose(y, model.predict(x, verbose=0), atol=1e-5)
+
+
+def trained(model):
+    """On batches of 4."""
+    model.compile("sgd", "mse")
+    x, y = (
+        random((8, *shape[1:])) for shape in (model.input_shape, model.output_shape)
+    )
+    model.fit(x, y, batch_size=4, verbose=0)
+    return model
+
+
+def around(layer, shape=(3,)):
+    return trained(keras.Sequential([keras.Input(shape), layer]))
 
 
 @pytest.mark.parametrize("block", ["trig", "bucket", "app", "uncon_resnet"])
-def test_a_saved_model_is_served_without_this_library(block, tmp_path):
+def test_a_saved_model_is_served(block, tmp_path):
     model = models.classifier((8, 8, 1), 3, block, filters=8, hidden_filters=4, steps=5)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(random((8, 8, 8, 1)), np.arange(8) % 3, batch_size=4, verbose=0)
-    check_served(model, (8, 8, 1), tmp_path)
+    trained(model).export(str(tmp_path / "model"), verbose=False)
+    check_served(SAVED_MODEL, tmp_path / "model", model, tmp_path)
 
 
 def test_adaptive_steps_are_served(tmp_path):
-    ode = layers.DenseODE(bases.Bucket(2), solver="bosh3")
-    model = keras.Sequential([keras.Input((3,)), ode])
-    model.compile("sgd", "mse")
-    model.fit(random((8, 3)), random((8, 3), seed=1), verbose=0)
-    check_served(model, (3,), tmp_path)
+    model = around(layers.DenseODE(bases.Bucket(2), solver="bosh3"))
+    model.export(str(tmp_path / "model"), verbose=False)
+    check_served(SAVED_MODEL, tmp_path / "model", model, tmp_path)
+
+
+STARTS = {"start": "independent"}
+# Looser steps would differ by the rounding of their error's estimate.
+TIGHT = Adaptive(rtol=1e-6, atol=1e-6)
+EXPORTED = {
+    "app": lambda: layers.ODE(layers.TimeAppended(keras.layers.Dense(3)), "heun", 7),
+    "trig": lambda: layers.TrigDenseODE(2, solver="rk4", steps=7, **STARTS),
+    "bucket": lambda: layers.BucketDenseODE(3, steps=7, **STARTS),
+    "reversible": lambda: layers.BucketDenseODE(
+        3, solver="alf", steps=7, adjoint="reversible", **STARTS
+    ),
+    "adaptive": lambda: layers.BucketDenseODE(2, solver="bosh3", steps=TIGHT, **STARTS),
+    "adaptive direct": lambda: layers.PolyDenseODE(
+        2, solver="bosh3", steps=TIGHT, adjoint="direct", **STARTS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_litert_holds_the_loop(name, tmp_path):
+    model = around(EXPORTED[name]())
+    path = str(tmp_path / "model.tflite")
+    model.export(path, format="litert", verbose=False)
+    check_served(LITERT, path, model, tmp_path)
+
+
+def for_inference(model):
+    """`export` to ONNX calls a model without saying that it is not for training."""
+    x = keras.Input(model.input_shape[1:])
+    inference = keras.Model(x, model(x, training=False))
+    inference(x)
+    return inference
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnx_holds_the_loop(name, tmp_path):
+    model = around(EXPORTED[name]())
+    path = str(tmp_path / "model.onnx")
+    for_inference(model).export(path, format="onnx", verbose=False)
+    check_served(ONNX, path, model, tmp_path)
+
+
+def test_a_convolutional_model_is_served_by_litert_and_onnx(tmp_path):
+    model = models.classifier((8, 8, 1), 3, "poly", filters=8, hidden_filters=4)
+    paths = [str(tmp_path / f"model.{format}") for format in ("tflite", "onnx")]
+    trained(model).export(paths[0], format="litert", verbose=False)
+    for_inference(model).export(paths[1], format="onnx", verbose=False)
+    check_served(LITERT, paths[0], model, tmp_path)
+    check_served(ONNX, paths[1], model, tmp_path)
+
+
+def test_a_materialized_model_needs_no_loops(tmp_path):
+    model = around(EXPORTED["bucket"]())
+    plain = models.materialize(model)
+    paths = [str(tmp_path / f"model.{format}") for format in ("tflite", "onnx")]
+    plain(keras.Input((3,)))
+    plain.export(paths[0], format="litert", verbose=False)
+    plain.export(paths[1], format="onnx", verbose=False)
+    check_served(LITERT, paths[0], model, tmp_path)
+    check_served(ONNX, paths[1], model, tmp_path)
+    operations = {node.op_type for node in onnx.load(paths[1]).graph.node}
+    assert "MatMul" in operations or "Gemm" in operations
+    assert not operations & {"Loop", "If", "Scan"}
+
+
+def test_a_saved_model_of_several_signatures_can_be_fine_tuned(tmp_path):
+    ode = layers.TrigDenseODE(1, solver="rk4", steps=9, **STARTS)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.BucketDenseODE(2, solver="alf", steps=4, adjoint="reversible"),
+            layers.PolyDenseODE(2, steps=4, adjoint="backsolve", **STARTS),
+            layers.BucketDenseODE(2, solver="bosh3", **STARTS),
+            ode,
+        ]
+    )
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = [keras.InputSpec(shape=(None, 3), dtype="float32")]
+    archive.add_endpoint("serve", lambda x: model(x, training=False), spec)
+    archive.add_endpoint("train", lambda x: model(x, training=True), spec)
+    archive.add_endpoint("inverse", ode.inverse, spec)
+    archive.write_out(str(tmp_path / "model"), verbose=False)
+
+    x = random((11, 3), seed=2)
+    found = elsewhere(FINE_TUNING, tmp_path / "model", x, tmp_path)
+    in_weights, _ = layer_gradients(model, x)
+    assert len(in_weights) == 8
+    for i, gradient in enumerate(in_weights):
+        for endpoint in ("serve", "train"):
+            np.testing.assert_allclose(
+                found[f"{endpoint}{i}"],
+                gradient,
+                atol=1e-5 * np.abs(gradient).max(),
+            )
+    before = keras.Model(model.inputs, ode.input).predict(x, verbose=0)
+    np.testing.assert_allclose(found["back"], before, atol=1e-3)

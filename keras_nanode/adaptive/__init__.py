@@ -7,7 +7,7 @@ the rounding of a large t0.
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import integrals, march
-from keras_nanode.adaptive.record import record, spoil
+from keras_nanode.adaptive.record import outcome, record, spoil
 
 __all__ = [
     "Adaptive",
@@ -16,6 +16,7 @@ __all__ = [
     "Status",
     "integrals",
     "march",
+    "outcome",
     "record",
     "spoil",
 ]

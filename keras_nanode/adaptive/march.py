@@ -11,7 +11,7 @@ from keras_nanode import backend
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.solve import select
 from keras_nanode.solvers import stages
-from keras_nanode.steps import Problem, Step, direction, single_step
+from keras_nanode.steps import Problem, Step, direction, single_step, when
 from keras_nanode.vector_field import Structure, advance, increment
 
 
@@ -249,8 +249,7 @@ class _Loop:
             return self.evaluate(step, 0.0, c["y"]), num_fevals + 1
         if not self.has_jumps:
             return c["first"], num_fevals
-        renewed = functools.partial(self.evaluate, step, 0.0, c["y"])
-        first = ops.cond(c["stale"], renewed, lambda: c["first"])
+        first = when(c["stale"], lambda _: self.evaluate(step, 0.0, c["y"]), c["first"])
         return first, num_fevals + ops.cast(c["stale"], "int32")
 
     def _status(self, norm, s, h, arrived):

@@ -1,4 +1,4 @@
-"""An adaptive solve that keeps its accepted times, and some of its states."""
+"""An adaptive solve, and one that keeps its accepted times and some of its states."""
 
 import dataclasses
 from typing import Any
@@ -15,24 +15,72 @@ from keras_nanode.vector_field import Structure
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What an adaptive solve leaves.
+class Outcome:
+    """What an adaptive solve gives.
 
     Attributes:
         ends: y at the output times, stacked; NaN at those that were not reached.
         late: `(intervals,)`, which output times were not reached.
-        steps: The accepted steps.
-        saved: Buffers of kept states, and the rule's last `mark`.
         stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
             `num_fevals`, `status`, and where it stopped: `t`, `h`.
     """
 
     ends: Structure
     late: Any
+    stats: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Record(Outcome):
+    """What an adaptive solve leaves to be gone through again.
+
+    Attributes:
+        steps: The accepted steps.
+        saved: Buffers of kept states, and the rule's last `mark`.
+    """
+
     steps: RecordedSteps
     saved: Structure
     mark: Any
-    stats: dict
+
+
+def outcome(
+    problem: Problem,
+    control: Adaptive,
+    y0,
+    params,
+    extra: Any = (),
+    visit=lambda extra, **_: extra,
+) -> tuple[Outcome, Any]:
+    """Solves adaptively, with `extra` carried on by `visit` as in `march`; gives the
+    last `extra` too."""
+    intervals = problem.num_intervals
+    several = intervals > 1
+
+    def keep(carry, *, end, row, **attempt):
+        ends, extra = carry
+        ends = write(ends, row, end[1]) if several else ends
+        return ends, visit(extra, end=end, row=row, **attempt)
+
+    carry = (buffers(intervals, y0) if several else (), extra)
+    c = march(problem, control, params, y0, carry, visit=keep)
+    ends, extra = c["extra"]
+    if several:
+        ends = tree.map_structure(backend.stack, ends)
+        late = ops.arange(intervals, dtype="int32") >= c["reached"]
+    else:
+        ends = tree.map_structure(lambda y: y[None], c["y"])
+        late = (c["status"] != 0)[None]
+    stats = {
+        "num_steps": c["tried"],
+        "num_accepted": c["accepted"],
+        "num_rejected": c["tried"] - c["accepted"],
+        "num_fevals": c["num_fevals"],
+        "status": c["status"],
+        "t": ops.cast(problem.times[0], problem.dtype) + direction(problem) * c["s"],
+        "h": direction(problem) * c["h"],
+    }
+    return Outcome(spoil(ends, late), late, stats), extra
 
 
 def record(
@@ -46,45 +94,30 @@ def record(
     intervals = problem.num_intervals
 
     def visit(extra, *, y, accepted, ok, end, row, **_):
-        edges, arrivals, ends, saved, mark = extra
+        edges, arrivals, saved, mark = extra
         edges = backend.write(edges, accepted + 1, end[0])
         if intervals > 1:
             here = (ops.arange(intervals, dtype="int32") == row) & ok
             arrivals = ops.where(here, accepted + 1, arrivals)
-            ends = write(ends, row, end[1])
         if rule is not None:
             saved, mark = rule.keep(saved, mark, accepted, y)
-        return edges, arrivals, ends, saved, mark
+        return edges, arrivals, saved, mark
 
     extra = (
         backend.buffer(
             control.max_steps + 1, ops.convert_to_tensor(0.0, problem.dtype)
         ),
         ops.zeros((intervals,), "int32"),
-        buffers(intervals, y0) if intervals > 1 else (),
         buffers(rule.slots, y0) if rule else (),
         ops.convert_to_tensor(rule.mark if rule else 0, "int32"),
     )
-    c = march(problem, control, params, y0, extra, visit=visit)
-    edges, arrivals, ends, saved, mark = c["extra"]
-    if intervals > 1:
-        ends = tree.map_structure(backend.stack, ends)
-        late = ops.arange(intervals, dtype="int32") >= c["reached"]
-    else:
-        arrivals = c["accepted"][None]
-        ends = tree.map_structure(lambda y: y[None], c["y"])
-        late = (c["status"] != 0)[None]
-    stats = {
-        "num_steps": c["tried"],
-        "num_accepted": c["accepted"],
-        "num_rejected": c["tried"] - c["accepted"],
-        "num_fevals": c["num_fevals"],
-        "status": c["status"],
-        "t": ops.cast(problem.times[0], problem.dtype) + direction(problem) * c["s"],
-        "h": direction(problem) * c["h"],
-    }
-    steps = RecordedSteps(problem, backend.stack(edges), c["accepted"], arrivals)
-    return Record(spoil(ends, late), late, steps, saved, mark, stats)
+    found, extra = outcome(problem, control, y0, params, extra, visit)
+    edges, arrivals, saved, mark = extra
+    count = found.stats["num_accepted"]
+    if intervals == 1:
+        arrivals = count[None]
+    steps = RecordedSteps(problem, backend.stack(edges), count, arrivals)
+    return Record(**vars(found), steps=steps, saved=saved, mark=mark)
 
 
 def spoil(stacked: Structure, where) -> Structure:

@@ -29,6 +29,11 @@ class Adjoint(abc.ABC):
         """Raises a ValueError if the adjoint cannot take this solver."""
         del solver
 
+    def deferred(self, steps: int | Adaptive) -> "Adjoint":
+        """The same gradient, but nothing is kept for it until it is asked for."""
+        del steps
+        return self
+
     @abc.abstractmethod
     def fixed(self, problem: Problem, steps: int, y0, params) -> Structure:
         """The states at `problem.times[1:]`, stacked, differentiable in y0 and params,

@@ -7,7 +7,7 @@ import keras
 from keras import tree
 
 from keras_nanode import backend
-from keras_nanode.adaptive import integrals, march, record
+from keras_nanode.adaptive import integrals, march, outcome
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
     nan_if,
@@ -64,7 +64,7 @@ class Backsolve(Adjoint):
 
     def adaptive(self, problem, control, y0, params):
         def forward(problem, y0, params):
-            found = record(problem, control, y0, params)
+            found, _ = outcome(problem, control, y0, params)
             status = found.stats["status"]
             return (found.ends, found.stats), (params, found.ends, status)
 

@@ -13,6 +13,7 @@ from keras_nanode.adjoints.adjoint import (
     nan_if_failed,
     zeros_like,
 )
+from keras_nanode.adjoints.deferred import Deferred
 from keras_nanode.solve import (
     Legs,
     balanced,
@@ -69,6 +70,10 @@ class Checkpoint(Adjoint):
 
     def get_config(self):
         return {"num": self.num}
+
+    def deferred(self, steps):
+        del steps
+        return Deferred(self)
 
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps

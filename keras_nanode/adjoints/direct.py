@@ -5,8 +5,9 @@ import dataclasses
 import keras
 from keras import ops, tree
 
-from keras_nanode.adaptive import record, spoil
+from keras_nanode.adaptive import Adaptive, record, spoil
 from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.deferred import Deferred
 from keras_nanode.solve import solve
 from keras_nanode.steps import FixedSteps
 
@@ -20,6 +21,9 @@ class Direct(Adjoint):
     Adaptive steps are chosen first, and then taken again to be differentiated. On JAX,
     and in what XLA compiles, the memory is that of `max_steps` steps.
     """
+
+    def deferred(self, steps):
+        return Deferred(self) if isinstance(steps, Adaptive) else self
 
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps

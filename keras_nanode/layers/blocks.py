@@ -97,7 +97,7 @@ class _Block(keras.Layer):
             return keras.layers.GroupNormalization(groups, dtype=self.dtype_policy)
         if self.normalization == "layer":
             return keras.layers.LayerNormalization(dtype=self.dtype_policy)
-        return keras.layers.Identity(dtype=self.dtype_policy)
+        return keras.layers.Identity(autocast=False)
 
     def call(self, inputs):
         if len(self.maps) == 1:

@@ -46,6 +46,8 @@ class ODE(Nesting, keras.Layer):
     Call arguments:
         inputs: A floating tensor. The state is float32 at least; under mixed precision
             only the dynamics compute in the lower precision.
+        training: False, as in `predict` and `export`, keeps nothing for the gradient,
+            which is the same but costs one more solve.
 
     Input shape:
         That of `dynamics`.
@@ -103,7 +105,7 @@ class ODE(Nesting, keras.Layer):
 
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
-        time = {"t": self.t_span[0]} if self._takes_time() else {}
+        time = {"t": self.t_span[0]} if self.takes_time() else {}
         output = self.dynamics(x, **time)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
@@ -123,8 +125,11 @@ class ODE(Nesting, keras.Layer):
             # Without what Keras says of `_Traced` around it.
             raise traced.error from None
 
-    def call(self, inputs):
-        return self._flow(inputs, self.t_span)
+    def call(self, inputs, training=None):
+        adjoint = self.adjoint
+        if training is False:
+            adjoint = adjoint.deferred(self.steps)
+        return self._flow(inputs, self.t_span, adjoint)
 
     def inverse(self, outputs):
         """Integrates backwards from t1 to t0: the inputs that lead to `outputs`.
@@ -137,10 +142,10 @@ class ODE(Nesting, keras.Layer):
         """
         if not self.built:
             self.build(outputs.shape)
-        return self._flow(outputs, self.t_span[::-1])
+        return self._flow(outputs, self.t_span[::-1], self.adjoint)
 
-    def _flow(self, inputs, t_span):
-        field, params = self._field()
+    def _flow(self, inputs, t_span, adjoint):
+        field, params = self.field()
         y, stats = integrate(
             field,
             # A copy, since a mask sticks to the tensor and is no business of f.
@@ -149,14 +154,14 @@ class ODE(Nesting, keras.Layer):
             np.array(t_span),
             solver=self.solver,
             steps=self.steps,
-            adjoint=self.adjoint,
+            adjoint=adjoint,
             name=f"the layer {self.name!r}",
         )
         if self._nfe is not None:
             self._nfe.update_state(stats["num_fevals"], inputs)
         return ops.cast(y[0], self.compute_dtype)
 
-    def _field(self):
+    def field(self):
         """The dynamics as a solver sees them, and their parameters."""
         dynamics = self.dynamics
         if isinstance(dynamics, TimeVarying):
@@ -167,7 +172,7 @@ class ODE(Nesting, keras.Layer):
             params = [value_of(v) for v in dynamics.trainable_variables]
         varies = isinstance(dynamics, TimeVarying)
         weights = BasisWeights(dynamics.basis) if varies else FixedWeights()
-        takes_time = self._takes_time() and not varies
+        takes_time = self.takes_time() and not varies
 
         def func(t, y, theta):
             x = ops.cast(y, dynamics.compute_dtype)
@@ -176,13 +181,14 @@ class ODE(Nesting, keras.Layer):
 
         return VectorField(func, weights), params
 
-    def _takes_time(self):
+    def takes_time(self):
+        """Whether the dynamics are called with a time."""
         return "t" in inspect.signature(self.dynamics.call).parameters
 
     def _slope(self, x):
         if isinstance(self.dynamics, TimeVarying):
             return self.dynamics(x, t=self.t_span[0])
-        field, params = self._field()
+        field, params = self.field()
         return field.func(ops.convert_to_tensor(self.t_span[0]), x, params)
 
     def compute_output_shape(self, input_shape):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
+from keras_nanode.vector_field import factor
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -51,16 +52,20 @@ class TimeAppended(Nesting, keras.Layer):
         self.layer = checks.layer("layer", layer)
 
     def build(self, input_shape):
-        self.layer(self._appended(input_shape))
+        self.layer(self._spec(input_shape))
 
     def call(self, inputs, t):
+        return self.layer(self.appended(inputs, t))
+
+    def appended(self, inputs, t):
+        """The inputs with the time as their last channel."""
         x = ops.cast(inputs, self.compute_dtype)
-        t = ops.cast(t, self.compute_dtype)
-        return self.layer(ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1))
+        t = factor(t, self.compute_dtype)
+        return ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        return self.layer(self._appended(input_shape)).shape
+        return self.layer(self._spec(input_shape)).shape
 
-    def _appended(self, shape):
+    def _spec(self, shape):
         shape = (*shape[:-1], shape[-1] + 1)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

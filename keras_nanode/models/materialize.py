@@ -1,0 +1,218 @@
+"""Models whose ODEs are unrolled into plain Keras layers."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode import checks
+from keras_nanode.adaptive import Adaptive
+from keras_nanode.integrate import as_state, time_dtype
+from keras_nanode.layers import ODE, ResidualStack, TimeAppended, TimeVarying
+from keras_nanode.layers.nested import copy_layer
+from keras_nanode.steps import FixedSteps, Problem, Step
+
+
+def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
+    """A plain Keras model that computes what `model` does, for runtimes without loops.
+
+    Every layer of this library becomes a functional model of the same name, made of
+    Keras' own layers and operations: an ODE one evaluation of its dynamics after the
+    other, each a copy of the layer with the weights theta(t) of that time, frozen. The
+    result can be saved, loaded and exported where this library is not installed. It has
+    copies of the other layers too, and shares no weight with `model`.
+
+    Args:
+        model: A functional or Sequential model that is built, or has such models in it.
+        steps: Positive integer, the number of equal steps of those ODEs whose steps are
+            adaptive, for a model without loops cannot choose; None if there are none.
+            The others keep their own number.
+
+    Returns:
+        A model of the same kind, equal to `model` up to rounding. Its size grows with
+        the number of steps, but for the weights of stages that have the same.
+
+    Raises:
+        ValueError: if `model` is not functional or Sequential or not built, if steps
+            are adaptive and no `steps` is given, or if a layer that is not of this
+            library holds one that is.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import layers, models
+    >>> ode = layers.TrigDenseODE(2, solver="heun", steps=3)
+    >>> model = keras.Sequential([keras.Input((4,)), ode])
+    >>> plain = models.materialize(model)
+    >>> type(plain.layers[0]).__module__.split(".")[0]
+    'keras'
+    >>> x = keras.ops.ones((2, 4))
+    >>> bool(keras.ops.max(abs(plain(x) - model(x))) < 1e-5)
+    True
+    """
+    if not _is_graph(model):
+        raise ValueError(
+            "`model` must be a functional or Sequential model that is built: call it "
+            "on a batch, or start it with a `keras.Input`. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+    if steps is not None:
+        checks.count("steps", steps)
+    copies: list = []
+
+    def plain(layer):
+        if _is_graph(layer):
+            return keras.models.clone_model(layer, clone_function=plain)
+        if isinstance(layer, ODE):
+            return _opened(layer, _input_shape(layer), steps)
+        copy = type(layer).from_config(layer.get_config())
+        if _is_ours(layer):
+            copy.build(_input_shape(layer))
+            copy.set_weights(layer.get_weights())
+            return _opened(copy, _input_shape(layer), steps)
+        _check_plain(layer)
+        copies.append((layer, copy))
+        return copy
+
+    result = plain(model)
+    for layer, copy in copies:
+        copy.set_weights(layer.get_weights())
+    return result
+
+
+def _is_graph(layer) -> bool:
+    """Whether the layer is a functional or Sequential model that is built."""
+    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+
+
+def _is_ours(layer) -> bool:
+    return type(layer).__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def _input_shape(layer):
+    return layer.get_build_config()["input_shape"]
+
+
+def _check_plain(layer):
+    inner = {id(layer): layer}
+    queue = [layer]
+    while queue:
+        for value in tree.flatten(list(vars(queue.pop()).values())):
+            if isinstance(value, keras.Layer) and id(value) not in inner:
+                inner[id(value)] = value
+                queue.append(value)
+    for found in inner.values():
+        if _is_ours(found):
+            raise ValueError(
+                f"The layer {found.name!r} of keras_nanode cannot be taken out of the "
+                f"layer {layer.name!r} around it. Put it into a functional or "
+                f"Sequential model instead. Received: {type(layer).__name__} with a "
+                f"{type(found).__name__} in it"
+            )
+
+
+def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
+    """A plain layer of the same name, weights and outputs."""
+    if not _is_ours(layer):
+        _check_plain(layer)
+        return layer
+    x = keras.Input(shape[1:], dtype=layer.compute_dtype)
+    if isinstance(layer, ODE):
+        y = _unrolled(layer, x, steps)
+    elif isinstance(layer, ResidualStack):
+        y = _stacked(layer, x)
+    else:
+        # Symbolic, so that what it calls becomes the layers of a functional model.
+        y = layer.call(x)
+    return keras.Model(x, y, name=layer.name)
+
+
+def _stacked(stack: ResidualStack, x):
+    blocks: dict = {}
+    for block in stack.blocks:
+        if id(block) not in blocks:
+            inner = keras.Input(x.shape[1:], dtype=x.dtype)
+            y = _opened(block, x.shape)(inner)
+            blocks[id(block)] = keras.Model(inner, y, name=f"block_{len(blocks)}")
+        x = x + blocks[id(block)](x)
+    return x
+
+
+def _unrolled(ode: ODE, x, steps):
+    """x(t1) of a symbolic x(t0)."""
+    if isinstance(ode.steps, Adaptive):
+        if steps is None:
+            raise ValueError(
+                f"The ODE {ode.name!r} chooses its steps, which a model without loops "
+                "cannot. Give their number, for example `materialize(model, steps=20)`."
+                f" Received: steps=None, and the layer's {ode.steps}"
+            )
+    else:
+        steps = ode.steps
+    field, params = ode.field()
+    state = as_state(x)
+    field = dataclasses.replace(field, func=_Stages(ode, x.shape))
+    times = np.array(ode.t_span)
+    problem = Problem(field, ode.solver, times, time_dtype(state))
+    plan = FixedSteps(problem, steps, steps)
+    h, times, located, jumps = plan.rows(0)
+    # Python numbers, for a tensor would be an input of the symbolic graph.
+    h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
+    prepared = field.weights.prepare(params, located)
+    for i in range(steps):
+        theta = field.weights.at(prepared, i)
+        step = Step(problem, h[i], times[i], theta)
+        if i == 0:
+            state = ode.solver.start(step.slopes(theta), state)
+        if jumps is not None and bool(jumps[i]):
+            state = step.enter(state, theta)
+        state = step.take(state, theta)
+    return _cast(ode.solver.value(state), ode.compute_dtype)
+
+
+class _Stages:
+    """The dynamics of an ODE as plain layers, one for each set of weights."""
+
+    def __init__(self, ode: ODE, shape):
+        self.dynamics, self.shape = ode.dynamics, shape
+        self.varies = isinstance(ode.dynamics, TimeVarying)
+        self.takes_time = ode.takes_time() and not self.varies
+        self.known: dict = {}
+
+    def __call__(self, t, y, theta):
+        weights = [ops.convert_to_numpy(w) for w in theta]
+        time = {"t": t} if self.takes_time else {}
+        key = (*time.values(), *(w.tobytes() for w in weights))
+        if key not in self.known:
+            name = f"stage_{len(self.known)}"
+            self.known[key] = self._stage(weights, time, y.dtype, name)
+        return self.known[key](y)
+
+    def _stage(self, weights, time, dtype, name):
+        y = keras.Input(self.shape[1:], dtype=dtype)
+        x = _cast(y, self.dynamics.compute_dtype)
+        layer = self._frozen(weights, x, time)
+        if isinstance(layer, TimeAppended):
+            x, time, layer = layer.appended(x, **time), {}, layer.layer
+        dx = _opened(layer, x.shape)(x, **time)
+        return keras.Model(y, _cast(dx, dtype), name=name)
+
+    def _frozen(self, weights, x, time):
+        """A copy of the layer that has these weights."""
+        source = self.dynamics
+        layer = copy_layer(source.layer if self.varies else source)
+        layer(x, **time)
+        state = source.constants if self.varies else source.non_trainable_variables
+        for variables, values in (
+            (layer.trainable_variables, weights),
+            (layer.non_trainable_variables, state),
+        ):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        layer.trainable = False
+        return layer
+
+
+def _cast(x, dtype):
+    return x if x.dtype == dtype else ops.cast(x, dtype)
