@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_nanode import backend
 from keras_nanode.adaptive import outcome
-from keras_nanode.adjoints.adjoint import Adjoint, with_gradient
+from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.solve import balanced, solve
 from keras_nanode.steps import FixedSteps
 
@@ -33,7 +33,7 @@ class Deferred(Adjoint):
 
             return _pull(kept, primals, cotangents)
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return self.with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
         def forward(problem, y0, params):
@@ -46,7 +46,7 @@ class Deferred(Adjoint):
 
             return _pull(kept, primals, cotangents[0])
 
-        return with_gradient(problem, forward, backward, y0, params)
+        return self.with_gradient(problem, forward, backward, y0, params)
 
 
 def _pull(f, primals, cotangents):
