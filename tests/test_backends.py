@@ -1,0 +1,64 @@
+"""A file that one backend wrote gives the same on the others."""
+
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from cases import LAYERS, assert_close, random
+
+from keras_nanode import layers, models
+
+BACKENDS = ("tensorflow", "jax", "torch")
+READ = Path(__file__).with_name("read_models.py")
+
+
+def layer_model(name):
+    arguments, shape = LAYERS[name]
+    layer = getattr(layers, name)(**arguments())
+    x = keras.Input(shape[1:])
+    time = {"t": 0.3} if "t" in inspect.signature(layer.call).parameters else {}
+    return keras.Model(x, layer(x, **time)), shape
+
+
+def classifier(name):
+    sizes = {"steps": 3, "filters": 8, "hidden_filters": 4}
+    return models.classifier((8, 8, 1), 3, name, **sizes), (2, 8, 8, 1)
+
+
+MODELS = {
+    **{name: lambda name=name: layer_model(name) for name in LAYERS},
+    **{f"{name}-model": lambda name=name: classifier(name) for name in models.BLOCKS},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, BACKENDS)), reason="not all are installed"
+)
+def test_backends_agree(tmp_path):
+    for name, make in MODELS.items():
+        model, shape = make()
+        model.save(tmp_path / f"{name}.keras")
+        np.savez(tmp_path / f"{name}.npz", x=random(shape))
+    for backend in BACKENDS:
+        run = subprocess.run(
+            [sys.executable, READ, tmp_path],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+    for name in MODELS:
+        first, *others = (
+            dict(np.load(tmp_path / f"{name}.{backend}.npz")) for backend in BACKENDS
+        )
+        y = first.pop("y")
+        for other in others:
+            np.testing.assert_allclose(other.pop("y"), y, 1e-5, 1e-5, err_msg=name)
+            assert_close(other, first, 1e-4)
