@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from cases import layer_gradients, random
 
@@ -139,6 +140,14 @@ def for_inference(model):
     inference = keras.Model(x, model(x, training=False))
     inference(x)
     return inference
+
+
+def test_onnx_needs_to_be_told_that_it_is_for_inference(tmp_path):
+    """The README says so; without this failure it need not."""
+    path = str(tmp_path / "model.onnx")
+    around(EXPORTED["trig"]()).export(path, format="onnx", verbose=False)
+    with pytest.raises(Exception, match="Failed to load model"):
+        onnxruntime.InferenceSession(path)
 
 
 @pytest.mark.parametrize("name", EXPORTED)

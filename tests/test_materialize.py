@@ -152,5 +152,14 @@ def test_what_cannot_be_unrolled_is_refused():
     with pytest.raises(ValueError, match="that is built"):
         models.materialize(keras.Sequential([ode]))
     distributed = around(keras.layers.TimeDistributed(ode), shape=(4, 3))
-    with pytest.raises(ValueError, match="cannot be taken out of the layer 'time_dist"):
+    with pytest.raises(
+        ValueError, match="cannot be made plain where it is.*TimeDistri"
+    ):
         models.materialize(distributed)
+    x = keras.Input((3,))
+    alone = layers.TimeVarying(keras.layers.Dense(2), "poly")
+    with pytest.raises(ValueError, match="Received: TimeVarying in the TimeVarying"):
+        models.materialize(keras.Model(x, alone(x, t=0.5)))
+    inner = layers.ODE(around(layers.DenseBlock()), steps=2)
+    with pytest.raises(ValueError, match="Received: DenseBlock in the Sequential"):
+        models.materialize(around(inner))

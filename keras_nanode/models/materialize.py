@@ -9,9 +9,19 @@ from keras import ops, tree
 from keras_nanode import checks
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.integrate import as_state, time_dtype
-from keras_nanode.layers import ODE, ResidualStack, TimeAppended, TimeVarying
+from keras_nanode.layers import (
+    ODE,
+    Augment,
+    ConvBlock,
+    DenseBlock,
+    ResidualStack,
+    TimeAppended,
+    TimeVarying,
+)
 from keras_nanode.layers.nested import copy_layer
 from keras_nanode.steps import FixedSteps, Problem, Step
+
+_UNROLLED = (ODE, ResidualStack, ConvBlock, DenseBlock, Augment)
 
 
 def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
@@ -66,12 +76,12 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
             return keras.models.clone_model(layer, clone_function=plain)
         if isinstance(layer, ODE):
             return _opened(layer, _input_shape(layer), steps)
+        _check_plain(layer)
         copy = type(layer).from_config(layer.get_config())
         if _is_ours(layer):
             copy.build(_input_shape(layer))
             copy.set_weights(layer.get_weights())
             return _opened(copy, _input_shape(layer), steps)
-        _check_plain(layer)
         copies.append((layer, copy))
         return copy
 
@@ -95,8 +105,10 @@ def _input_shape(layer):
 
 
 def _check_plain(layer):
-    inner = {id(layer): layer}
-    queue = [layer]
+    """Refuses what holds layers of this library that are not unrolled."""
+    if isinstance(layer, _UNROLLED):
+        return
+    inner, queue = {id(layer): layer}, [layer]
     while queue:
         for value in tree.flatten(list(vars(queue.pop()).values())):
             if isinstance(value, keras.Layer) and id(value) not in inner:
@@ -105,17 +117,19 @@ def _check_plain(layer):
     for found in inner.values():
         if _is_ours(found):
             raise ValueError(
-                f"The layer {found.name!r} of keras_nanode cannot be taken out of the "
-                f"layer {layer.name!r} around it. Put it into a functional or "
-                f"Sequential model instead. Received: {type(layer).__name__} with a "
-                f"{type(found).__name__} in it"
+                f"The layer {found.name!r} of keras_nanode cannot be made plain where "
+                "it is. Layers of functional and Sequential models can, the dynamics "
+                "of ODEs and the blocks of residual stacks, of the types "
+                f"{[t.__name__ for t in _UNROLLED]}. "
+                f"Received: {type(found).__name__} in the {type(layer).__name__} "
+                f"{layer.name!r}"
             )
 
 
 def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
     """A plain layer of the same name, weights and outputs."""
+    _check_plain(layer)
     if not _is_ours(layer):
-        _check_plain(layer)
         return layer
     x = keras.Input(shape[1:], dtype=layer.compute_dtype)
     if isinstance(layer, ODE):
