@@ -220,10 +220,13 @@ class VectorField:
 
 
 def value_of(variable: keras.Variable):
-    """A variable's value as a tensor, in the dtype it is stored in."""
+    """A variable's value as a tensor, in the dtype it is stored in, and without a
+    gradient if the variable is frozen."""
     # Copied, since TensorFlow takes the variable itself for a tensor, and a variable
     # that is read inside of a custom gradient would have to be its argument.
-    return ops.cast(ops.copy(variable.value), variable.dtype)
+    value = ops.cast(ops.copy(variable.value), variable.dtype)
+    # Else TensorFlow, whose variables Keras does not freeze, finds it in eager mode.
+    return value if variable.trainable else ops.stop_gradient(value)
 
 
 class LayerFunction:

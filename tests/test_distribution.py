@@ -15,6 +15,8 @@ import pytest
 SCRIPT = Path(__file__).with_name("train_jointly.py")
 BACKEND = keras.backend.backend()
 
+pytestmark = pytest.mark.slow
+
 
 def start(how, file, **environment):
     return subprocess.Popen(
@@ -27,9 +29,13 @@ def start(how, file, **environment):
 
 def results(*started):
     """What each of the processes saved, by its file."""
-    for process, _ in started:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    try:
+        for process, _ in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process, _ in started:
+            process.kill()
     return [dict(np.load(file)) for _, file in started]
 
 
@@ -58,14 +64,12 @@ def assert_same(joint, alone):
             assert np.abs(value).max() > 1e-2, name
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
 def test_two_replicas_of_a_mirrored_strategy(alone, tmp_path):
     file = tmp_path / "weights.npz"
     assert_same(*results((start("mirrored", file), file)), alone)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
 def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
