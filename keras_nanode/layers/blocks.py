@@ -15,6 +15,7 @@ class _Block(keras.Layer):
 
     # The configurations of maps that were quantized.
     _quantized: list[dict] | None = None
+    maps: list[keras.Layer]
 
     def __init__(
         self,
