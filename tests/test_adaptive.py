@@ -462,7 +462,7 @@ def test_fit_shows_the_evaluations(run_eagerly, tmp_path):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="test_export.py has TensorFlow's"
+    keras.backend.backend() != "jax", reason="export it from TensorFlow"
 )
 # Keras exports from JAX by it.
 @pytest.mark.filterwarnings(

@@ -11,15 +11,14 @@ from keras import ops
 from keras_nanode import Adaptive, bases, layers
 
 BACKEND = keras.backend.backend()
-WAYS = {
-    "tensorflow": {
-        "graph": {"jit_compile": False},
-        "xla": {"jit_compile": True},
-    },
-    "jax": {"jit": {"jit_compile": True}},
-    # `torch.compile`: see the README.
-    "torch": {},
-}[BACKEND]
+WAYS = {"graph": {"jit_compile": False}, "jit_compile": {"jit_compile": True}}
+on_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="`tf.function` is TensorFlow's"
+)
+# `torch.compile`: see the README.
+not_on_torch = pytest.mark.skipif(
+    BACKEND == "torch", reason="Keras runs PyTorch eagerly"
+)
 EAGER = {"run_eagerly": True, "jit_compile": False}
 
 ADAPTIVE = {"solver": "bosh3", "steps": Adaptive(1e-4, 1e-4, 64)}
@@ -53,7 +52,13 @@ def three_steps(options, **compilation):
     return outputs, [numbers(w) for w in model.weights]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("graph", marks=on_tensorflow),
+        pytest.param("jit_compile", marks=not_on_torch),
+    ],
+)
 @pytest.mark.parametrize(
     "flow",
     [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FLOWS],
@@ -76,7 +81,7 @@ class Traced(keras.layers.Dense):
         return super().call(inputs)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras runs PyTorch eagerly")
+@not_on_torch
 def test_three_blocks_are_not_traced_again_by_the_next_batch():
     inputs = x = keras.Input((3,))
     for options in ({"steps": 4}, {"solver": "rk4", "steps": 2}, ADAPTIVE):

@@ -64,13 +64,13 @@ def assert_same(joint, alone):
             assert np.abs(value).max() > 1e-2, name
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_two_replicas_of_a_mirrored_strategy(alone, tmp_path):
     file = tmp_path / "weights.npz"
     assert_same(*results((start("mirrored", file), file)), alone)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy is TensorFlow's")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     started = []
@@ -83,7 +83,7 @@ def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
         assert_same(joint, alone)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="DataParallel shards batches on JAX only")
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras shards batches on JAX only")
 def test_data_parallel_over_two_devices(alone, tmp_path):
     flags = re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))
     flags += " --xla_force_host_platform_device_count=2"

@@ -20,7 +20,8 @@ EPOCHS = 4
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="a strategy is TensorFlow's"
+        keras.backend.backend() != "tensorflow",
+        reason="`tf.distribute` is TensorFlow's",
     ),
 ]
 

@@ -14,7 +14,7 @@ from keras_nanode import Adaptive, bases, layers, models
 
 pytestmark = [
     pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="exported from TensorFlow"
+        keras.backend.backend() != "tensorflow", reason="export it from TensorFlow"
     ),
     # Keras patches tf2onnx for NumPy 2 so.
     pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),

@@ -147,8 +147,10 @@ def test_a_clone_has_the_configuration_and_weights_of_its_own():
     [
         (lambda: layers.TrigDenseODE(1, steps=2), "float32"),
         (lambda: layers.ODE(keras.layers.Dense(3, "tanh"), steps=2), "int8"),
+        (lambda: layers.ODE(layers.DenseBlock(hidden_units=2), steps=2), "int8"),
+        (lambda: layers.ResidualStack(layers.DenseBlock(), depth=2), "int8"),
     ],
-    ids=["coefficients", "autonomous"],
+    ids=["coefficients", "autonomous", "block", "residual"],
 )
 def test_quantization_takes_the_layers_of_keras_and_spares_coefficients(
     make, inner, tmp_path

@@ -13,6 +13,10 @@ _NORMALIZATIONS = (None, "group", "layer")
 class _Block(keras.Layer):
     """One linear map, or three with a bottleneck; a subclass says what a map is."""
 
+    # The configurations of maps that were quantized.
+    _quantized: list[dict] | None = None
+    maps: list[keras.Layer]
+
     def __init__(
         self,
         widths: dict,
@@ -70,7 +74,10 @@ class _Block(keras.Layer):
         shape = tuple(input_shape)
         for channels, spread in plan:
             self.norms.append(self._norm(shape[-1]))
-            self.maps.append(self._linear(channels, spread, len(shape) - 2))
+            linear = self._linear(channels, spread, len(shape) - 2)
+            if self._quantized:
+                linear = linear.from_config(self._quantized[len(self.maps)])
+            self.maps.append(linear)
             self.norms[-1].build(shape)
             self.maps[-1].build(shape)
             shape = (*shape[:-1], channels)
@@ -110,9 +117,26 @@ class _Block(keras.Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self._widths[0] or input_shape[-1])
 
+    def _quantized_config(self) -> dict:
+        """What `model.quantize` made of the maps, which it does not tell the block."""
+        maps = getattr(self, "maps", ())
+        policy = keras.dtype_policies.QuantizedDTypePolicy
+        if any(isinstance(linear.dtype_policy, policy) for linear in maps):
+            return {"quantized": [linear.get_config() for linear in maps]}
+        return {"quantized": self._quantized} if self._quantized else {}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        quantized = config.pop("quantized", None)
+        block = super().from_config(config)
+        block._quantized = quantized
+        return block
+
     def get_config(self):
         return {
             **super().get_config(),
+            **self._quantized_config(),
             "activation": activations.serialize(self.activation),
             "normalization": self.normalization,
             "use_bias": self.use_bias,
