@@ -38,12 +38,17 @@ def odeint(
             shape `(times,)`, to which gradients then flow.
         args: What `func` takes beside t and y, any structure of tensors and numbers;
             Python floats get the precision of y0.
-        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`;
+            or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
+            solves (the extra `stiff`). That factorizes a dense Jacobian at each step
+            and, for the gradient, one of two states and all parameters.
         steps: Positive integer, the number of equal steps between neighbouring times;
             `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
             estimated error; None for adaptive steps if the solver has an estimate.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
-            `"reversible"`, `"backsolve"` or `"direct"`.
+            `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
+            adjoint, which `"checkpoint"` and `"backsolve"` both mean, and refuses the
+            others.
         return_stats: Boolean, whether to return `(y, stats)`, with scalars
             `num_steps` (tried), `num_accepted`, `num_rejected`, `num_fevals`
             (evaluations of `func` for y, without those for gradients) and `status`, a
@@ -63,6 +68,7 @@ def odeint(
             structure or shape than y's.
         RuntimeError: if adaptive steps fail in eager mode, unless the status is
             returned.
+        ImportError: if what `solver="bdf"` needs is not installed.
 
     Example:
 

@@ -1,11 +1,13 @@
 """`tensorflow_probability.math.ode.BDF` as a solver here, with its own adjoint.
 
 It integrates forwards, so that its time is the distance from the first time, and knows
-no jumps, so that each piece between breakpoints of the weights is a solve of its own.
-The state and the parameters are one vector each, whatever their structures and dtypes.
+no jumps, so that each piece from one output time or breakpoint of the weights to the
+next is a solve of its own. The state and the parameters are one vector each, whatever
+their structures and dtypes.
 """
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -24,7 +26,7 @@ from keras_nanode.vector_field import Structure
 _AGAIN = (
     "The gradient of a solve is differentiated, in a gradient penalty or a Hessian "
     "perhaps, which the solver 'bdf' does not allow. Use an explicit solver with "
-    '`adjoint="direct"`. Received: solver=\'bdf\''
+    "`adjoint=\"direct\"`. Received: solver='bdf'"
 )
 
 
@@ -33,13 +35,14 @@ def solve(
 ) -> tuple[Structure, dict]:
     """The states at `problem.times[1:]`, stacked, and the statistics.
 
-    As `Adjoint.adaptive`, with the gradient of the continuous adjoint. `t` says only
-    which output time or breakpoint was reached last, `h` is the last step.
+    As `Adjoint.adaptive`, with the gradient of the continuous adjoint. If it fails, `t`
+    is the output time or breakpoint that was reached last.
 
     Raises:
         ImportError: if TensorFlow Probability is not installed.
     """
-    return backend.as_graph(lambda *primals: _solve(problem, control, *primals), y0, params)
+    run = functools.partial(_solve, problem, control)
+    return backend.as_graph(run, y0, params)
 
 
 def _solve(problem, control, y0, params):
@@ -51,35 +54,28 @@ def _solve(problem, control, y0, params):
         params,
     )
     state, stops = _Layout(y0, problem.dtype), Stops.of(problem)
-    start, y = ops.zeros_like(stops.at[0]), state.pack(y0)
-    stats, ends = _first_stats(start), []
-    for section in _sections(stops):
-        times = ops.stack([stops.at[i] for i in section])
-        piece = _Piece(problem, state, params, start, times[-1])
-        found = _solve_piece(piece, control, stats, y, times)
-        stats = _next_stats(stats, found, start, times)
-        start, y = times[-1], found.states[-1]
-        ends.append(found.states)
-    is_output = np.append(stops.rows[1:] != stops.rows[:-1], True)
-    outputs = ops.take(ops.concatenate(ends), np.flatnonzero(is_output), axis=0)
-    sign = direction(problem)
-    t = ops.cast(problem.times[0], problem.dtype) + sign * stats.pop("s")
-    stats |= {"t": t, "h": sign * stats["h"]}
-    stats["num_rejected"] = stats["num_steps"] - stats["num_accepted"]
-    return state.unpack(outputs), stats
+    at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
 
+    def advance(i, carry):
+        y, stats, ends = carry
+        end = ops.take(at, i)
+        piece = _Piece(problem, state, params, stats["s"], end)
+        found = _solve_piece(piece, control, stats, y)
+        y = found.states[-1]
+        return y, _next_stats(stats, found, end), backend.write(ends, i, y)
 
-def _sections(stops: Stops) -> list[np.ndarray]:
-    """The numbers of the stops between jumps of the weights."""
-    sections = np.split(np.arange(stops.number), np.flatnonzero(stops.jumps) + 1)
-    return [section for section in sections if section.size]
+    carry = (y, _first_stats(at[0]), backend.buffer(stops.number, y))
+    _, stats, ends = backend.fori_loop(stops.number, advance, carry)
+    outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
+    ends = ops.take(backend.stack(ends), np.flatnonzero(outputs), axis=0)
+    return state.unpack(ends), _public(stats, problem)
 
 
 class _Layout:
     """Structures of tensors like one as vectors of a dtype, and back."""
 
     def __init__(self, like: Structure, dtype: str):
-        self.like, self.dtype = tree.map_structure(lambda x: x.dtype, like), dtype
+        self.dtypes, self.dtype = tree.map_structure(lambda x: x.dtype, like), dtype
         self.shapes = [ops.shape(x) for x in tree.flatten(like)]
         self.edges = [0]
         for shape in self.shapes:
@@ -94,15 +90,14 @@ class _Layout:
         front = ops.shape(vectors)[:-1]
         leaves = [
             ops.cast(ops.reshape(vectors[..., a:b], (*front, *shape)), dtype)
-            for a, b, shape, dtype in zip(
-                self.edges[:-1],
-                self.edges[1:],
+            for (a, b), shape, dtype in zip(
+                itertools.pairwise(self.edges),
                 self.shapes,
-                tree.flatten(self.like),
+                tree.flatten(self.dtypes),
                 strict=True,
             )
         ]
-        return tree.pack_sequence_as(self.like, leaves)
+        return tree.pack_sequence_as(self.dtypes, leaves)
 
 
 class _Piece:
@@ -114,18 +109,18 @@ class _Piece:
 
     def __init__(self, problem: Problem, state: _Layout, params, start, end):
         self.problem, self.state = problem, state
-        self.start, self.end, self.sign = start, end, direction(problem)
+        self.start, self.end = start, end
         self.is_constant = problem.field.weights.slots((0.0, 1.0)) == [0, 0]
-        given = self._theta(params, 0.5) if self.is_constant else params
+        self.given = self._theta(params, 0.5) if self.is_constant else params
         self.constants: dict[str, Any] = {}
-        self.layout = None
-        if tree.flatten(given):
-            self.layout = _Layout(given, problem.dtype)
-            self.constants = {"weights": self.layout.pack(given)}
-        self.given = given
+        # TensorFlow Probability takes no empty vector.
+        if tree.flatten(self.given):
+            self.layout = _Layout(self.given, problem.dtype)
+            self.constants = {"weights": self.layout.pack(self.given)}
 
     def _time(self, s):
-        return ops.cast(self.problem.times[0], self.problem.dtype) + self.sign * s
+        first = ops.cast(self.problem.times[0], self.problem.dtype)
+        return first + direction(self.problem) * s
 
     def _theta(self, params, fraction) -> Structure:
         """The weights at a fraction of the piece."""
@@ -135,36 +130,41 @@ class _Piece:
         return weights.at(weights.prepare(params, located), 0)[0]
 
     def slope(self, s, y, weights=None):
-        # BDF looks a little further than the piece, and its adjoint, once, at -s.
+        # The first step's length is found a little further on, and the adjoint's at -s.
         s = ops.minimum(ops.maximum(s, self.start), self.end)
         theta = self.given if weights is None else self.layout.unpack(weights)
         if not self.is_constant:
             theta = self._theta(theta, (s - self.start) / (self.end - self.start))
         dy = self.problem.field.func(self._time(s), self.state.unpack(y), theta)
-        return self.sign * self.state.pack(dy)
+        return direction(self.problem) * self.state.pack(dy)
 
 
-def _solve_piece(piece: _Piece, control: Adaptive, stats: dict, y, times):
-    solver = _solver()(
-        rtol=control.rtol,
-        atol=control.atol,
-        # None are left after a failure.
-        max_num_steps=ops.where(
-            stats["status"] == 0, control.max_steps - stats["num_steps"], 0
-        ),
-        # The statistics rest on a Jacobian a step and a factorization a try.
-        evaluate_jacobian_lazily=False,
-        make_adjoint_solver_fn=lambda: _solver()(
-            rtol=control.rtol, atol=control.atol, max_num_steps=control.max_steps
-        ),
+def _solve_piece(piece: _Piece, control: Adaptive, stats: dict, y):
+    solver, all_steps = _library()
+    options = {
+        "rtol": control.rtol,
+        "atol": control.atol,
+        # The statistics rest on a Jacobian a step and a factorization an attempt.
+        "evaluate_jacobian_lazily": False,
+    }
+    # None is left after a failure.
+    left = ops.where(stats["status"] == 0, control.max_steps - stats["num_steps"], 0)
+    adjoint = solver(max_num_steps=control.max_steps, **options)
+    forward = solver(
+        max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
     )
-    return solver.solve(
-        piece.slope, piece.start, y, times, constants=piece.constants
+    return forward.solve(
+        piece.slope, piece.start, y, all_steps(piece.end), constants=piece.constants
     )
 
 
 @functools.cache
-def _solver():
+def _library():
+    """BDF, and what asks it for the state after each of its steps.
+
+    The adjoint takes these states up on its way back. From the last state alone it
+    would integrate a stiff problem backwards, which is unstable.
+    """
     try:
         import tensorflow_probability as tfp
     except ImportError as error:
@@ -174,61 +174,54 @@ def _solver():
         ) from error
 
     class OrNaN(tfp.math.ode.BDF):
-        """Gives NaN, not the last state, at times that were not reached.
+        """Gives NaN if it fails, where the adjoint would go on from what there is."""
 
-        Its adjoint, which would hand on what it has, is one too.
-        """
+        def solve(self, *args, **kwargs):
+            results = super().solve(*args, **kwargs)
+            failed = results.diagnostics.status != 0
+            return results._replace(states=spoil(results.states, failed))
 
-        def solve(self, ode_fn, initial_time, *args, **kwargs):
-            results = super().solve(ode_fn, initial_time, *args, **kwargs)
-            return results._replace(states=spoil(results.states, _late(results)))
-
-    return OrNaN
+    return OrNaN, tfp.math.ode.ChosenBySolver
 
 
-def _late(results):
-    """Which of a solve's times were not reached."""
-    numbers = ops.arange(results.times.shape[0], dtype="int32")
-    return (results.diagnostics.status != 0) & (numbers >= _reached(results))
-
-
-def _reached(results):
-    """How many of its times a solve that failed has reached."""
-    # Where nothing was written there is 0; the time at which it failed was written.
-    return ops.sum(ops.cast(results.times != 0, "int32")) - 1
-
-
-def _first_stats(zero) -> dict:
+def _first_stats(distance) -> dict:
     names = ("num_steps", "num_accepted", "num_fevals", "status")
-    none = ops.convert_to_tensor(0, "int32")
+    none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
     return {**dict.fromkeys(names, none), "s": zero, "h": zero}
 
 
-def _next_stats(stats: dict, found, start, times) -> dict:
-    """The statistics after one more piece, or as they are if it began with a failure."""
+def _next_stats(stats: dict, found, end) -> dict:
+    """The statistics after one more piece, or as they are if one failed before."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
-    reached = ops.take(ops.concatenate([start[None], times]), _reached(found))
+    # A Jacobian evaluates the function once, the choice of the first step thrice.
+    num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
+    num_accepted = jacobians - ops.cast(failed, "int32")
+    status = ops.where(failed, _cause(h, stats["s"]), int(Status.SUCCESS))
     here = {
         "num_steps": stats["num_steps"] + diagnostics.num_matrix_factorizations,
-        "num_accepted": stats["num_accepted"]
-        + jacobians
-        - ops.cast(failed, "int32"),
-        # Each Jacobian evaluates the function once, the first step's length thrice.
-        "num_fevals": stats["num_fevals"]
-        + diagnostics.num_ode_fn_evaluations
-        + jacobians
-        + 3,
-        "status": ops.where(failed, _cause(h, start), int(Status.SUCCESS)),
-        "s": ops.where(failed, reached, times[-1]),
+        "num_accepted": stats["num_accepted"] + num_accepted,
+        "num_fevals": stats["num_fevals"] + num_fevals,
+        "status": ops.cast(status, "int32"),
+        "s": ops.where(failed, stats["s"], end),
         "h": h,
     }
     return select(stats["status"] == 0, here, stats)
 
 
-def _cause(h, start):
-    """Why a piece was not finished, by the length of the last step."""
+def _cause(h, s):
+    """Why a piece that begins at s was not finished, by the length of its last step."""
     limits = np.finfo(keras.backend.standardize_dtype(h.dtype))
-    lost = h <= 4 * float(limits.eps) * start + float(limits.tiny)
+    lost = h <= 4 * float(limits.eps) * s + float(limits.tiny)
     cause = ops.where(lost, int(Status.UNDERFLOW), int(Status.MAX_STEPS))
     return ops.where(ops.isfinite(h), cause, int(Status.NON_FINITE))
+
+
+def _public(stats: dict, problem: Problem) -> dict:
+    sign, num_steps = direction(problem), stats["num_steps"]
+    return {
+        **{k: stats[k] for k in ("num_steps", "num_accepted", "num_fevals", "status")},
+        "num_rejected": num_steps - stats["num_accepted"],
+        "t": ops.cast(problem.times[0], problem.dtype) + sign * stats["s"],
+        "h": sign * stats["h"],
+    }
