@@ -30,8 +30,8 @@ class Adjoint(abc.ABC):
         if isinstance(solver, BDF):
             raise ValueError(
                 f"The solver {solver.name!r} has one gradient, that of its continuous "
-                "adjoint: it is off by the solver's error, keeps and rebuilds no steps, "
-                "and cannot be differentiated again. Use adjoint='backsolve', or leave "
+                "adjoint: it is off by the solver's error, takes other steps on its "
+                "way back, and cannot be differentiated again. Use adjoint='backsolve', or leave "
                 "`adjoint` out; for another gradient use an explicit solver, such as "
                 f"'dopri5'. Received: solver={solver.name!r}, adjoint={self!r}"
             )
