@@ -30,10 +30,10 @@ class Adjoint(abc.ABC):
         if isinstance(solver, BDF):
             raise ValueError(
                 f"The solver {solver.name!r} has one gradient, that of its continuous "
-                "adjoint: it is off by the solver's error, takes other steps on its "
-                "way back, and cannot be differentiated again. Use adjoint='backsolve', or leave "
-                "`adjoint` out; for another gradient use an explicit solver, such as "
-                f"'dopri5'. Received: solver={solver.name!r}, adjoint={self!r}"
+                "adjoint, which is off by the solver's error and cannot be "
+                "differentiated again. Use adjoint='backsolve', or leave `adjoint` "
+                "out; for another gradient use an explicit solver, such as 'dopri5'. "
+                f"Received: solver={solver.name!r}, adjoint={self!r}"
             )
 
     def deferred(self, steps: int | Adaptive) -> "Adjoint":
