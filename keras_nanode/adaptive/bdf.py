@@ -40,7 +40,15 @@ def solve(
 
     Raises:
         ImportError: if TensorFlow Probability is not installed.
+        ValueError: if the size of the state is not known.
     """
+    shapes = [tuple(y.shape) for y in tree.flatten(y0)]
+    if any(None in shape for shape in shapes):
+        raise ValueError(
+            "The solver 'bdf' has to know the size of the state. Train on batches of "
+            "one known size, for example `dataset.batch(32, drop_remainder=True)`. "
+            f"Received: y0 with shape {', '.join(map(str, shapes))}"
+        )
     run = functools.partial(_solve, problem, control)
     return backend.as_graph(run, y0, params)
 
