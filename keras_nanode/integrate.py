@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_nanode import adjoints, backend, checks, solvers
-from keras_nanode.adaptive import Adaptive, Status
-from keras_nanode.solvers import Solver
+from keras_nanode.adaptive import Adaptive, Status, bdf
+from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import LayerFunction, Structure, VectorField, value_of
@@ -38,12 +38,17 @@ def odeint(
             shape `(times,)`, to which gradients then flow.
         args: What `func` takes beside t and y, any structure of tensors and numbers;
             Python floats get the precision of y0.
-        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`;
+            or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
+            solves (the extra `stiff`). That factorizes a dense Jacobian at each step
+            and, for the gradient, one of two states and all parameters.
         steps: Positive integer, the number of equal steps between neighbouring times;
             `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
             estimated error; None for adaptive steps if the solver has an estimate.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
-            `"reversible"`, `"backsolve"` or `"direct"`.
+            `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
+            adjoint, which `"checkpoint"` and `"backsolve"` both mean, and refuses the
+            others.
         return_stats: Boolean, whether to return `(y, stats)`, with scalars
             `num_steps` (tried), `num_accepted`, `num_rejected`, `num_fevals`
             (evaluations of `func` for y, without those for gradients) and `status`, a
@@ -63,6 +68,7 @@ def odeint(
             structure or shape than y's.
         RuntimeError: if adaptive steps fail in eager mode, unless the status is
             returned.
+        ImportError: if what `solver="bdf"` needs is not installed.
 
     Example:
 
@@ -136,7 +142,7 @@ def integrate(
     params: Structure,
     times,
     *,
-    solver: Solver,
+    solver: Solver | BDF,
     steps: int | Adaptive,
     adjoint: adjoints.Adjoint,
     name: str,
@@ -151,7 +157,8 @@ def integrate(
     problem = Problem(field, solver, times, time_dtype(y0))
     if not isinstance(steps, Adaptive):
         return adjoint.fixed(problem, steps, y0, params), {}
-    ends, stats = adjoint.adaptive(problem, steps, y0, params)
+    solve = bdf.solve if isinstance(solver, BDF) else adjoint.adaptive
+    ends, stats = solve(problem, steps, y0, params)
     if fails and backend.is_known(stats["status"]):
         status, t, h = (
             ops.convert_to_numpy(stats[key]).item() for key in ("status", "t", "h")
@@ -222,11 +229,13 @@ def time_dtype(y: Structure) -> str:
     return "float64" if "float64" in dtypes else "float32"
 
 
-def check_steps(solver: Solver, steps) -> int | Adaptive:
+def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     """The number of steps, or what chooses them."""
     if isinstance(steps, dict):
         steps = keras.saving.deserialize_keras_object(steps)
     adaptive = Adaptive() if steps is None or steps == "adaptive" else steps
+    if isinstance(solver, BDF):
+        return _check_adaptive(solver, adaptive)
     if not isinstance(adaptive, Adaptive):
         return checks.count("steps", steps)
     if solver.is_reversible or not solver.tableau.b_embedded:
@@ -237,6 +246,16 @@ def check_steps(solver: Solver, steps) -> int | Adaptive:
             f"Received: steps={steps!r}"
         )
     return adaptive
+
+
+def _check_adaptive(solver: BDF, steps) -> Adaptive:
+    if not isinstance(steps, Adaptive):
+        raise ValueError(
+            f"The solver {solver.name!r} chooses its steps by the estimated error and "
+            "takes no number of them. Leave `steps` out, or give "
+            f"`Adaptive(rtol, atol, max_steps)`. Received: steps={steps!r}"
+        )
+    return steps
 
 
 def serialize_steps(steps: int | Adaptive):

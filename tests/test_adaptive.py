@@ -222,14 +222,14 @@ def ode_nfe(ode):
 
 def test_a_jump_at_an_output_time_is_one_stop():
     # The edges 0.1, 0.2, ... and the times differ by rounding.
-    from keras_nanode.adaptive.march import _Stops
+    from keras_nanode.adaptive.march import Stops
     from keras_nanode.solvers import get
     from keras_nanode.steps import Problem
     from keras_nanode.vector_field import BasisWeights, VectorField
 
     field = VectorField(lambda t, y, theta: y, BasisWeights(bases.Bucket(10)))
     times = np.array([0.0, 0.1 + 0.2, 0.95, 1.0])
-    stops = _Stops.of(Problem(field, get("dopri5"), times, FLOAT64))
+    stops = Stops.of(Problem(field, get("dopri5"), times, FLOAT64))
     np.testing.assert_allclose(
         numbers(stops.at), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
     )

@@ -4,6 +4,7 @@ Time runs as the distance from the first time, so that a step is never too small
 the rounding of a large t0.
 """
 
+from keras_nanode.adaptive import bdf
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import integrals, march
@@ -14,6 +15,7 @@ __all__ = [
     "Doubling",
     "Squares",
     "Status",
+    "bdf",
     "integrals",
     "march",
     "outcome",

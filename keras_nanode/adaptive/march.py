@@ -16,7 +16,7 @@ from keras_nanode.vector_field import Structure, advance, increment
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stops:
+class Stops:
     """Where steps have to end: distances from the first time, increasing.
 
     `rows` says in which interval between output times each lies, `jumps` after which
@@ -28,7 +28,7 @@ class _Stops:
     jumps: np.ndarray
 
     @classmethod
-    def of(cls, problem: Problem) -> "_Stops":
+    def of(cls, problem: Problem) -> "Stops":
         times, dtype = problem.times, problem.dtype
         if not isinstance(times, np.ndarray):
             at = ops.cast(abs(times[1:] - times[0]), dtype)
@@ -157,7 +157,7 @@ class _Loop:
         self.problem, self.control, self.params = problem, control, params
         self.evaluate, self.visit, self.arrive = evaluate, visit, arrive
         self.tableau = problem.solver.tableau
-        self.stops = stops = _Stops.of(problem)
+        self.stops = stops = Stops.of(problem)
         outputs = np.append(stops.rows[1:] != stops.rows[:-1], False)
         self.arrives = arrive is not None and outputs.any()
         # After these the slope at y is not that of the last stage before.

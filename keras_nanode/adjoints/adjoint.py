@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_nanode import backend
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.solve import gather, row
-from keras_nanode.solvers import Solver
+from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem, Steps
 from keras_nanode.vector_field import Structure, add
 
@@ -25,9 +25,16 @@ class Adjoint(abc.ABC):
     def from_config(cls, config: dict) -> "Adjoint":
         return cls(**config)
 
-    def check(self, solver: Solver) -> None:
+    def check(self, solver: Solver | BDF) -> None:
         """Raises a ValueError if the adjoint cannot take this solver."""
-        del solver
+        if isinstance(solver, BDF):
+            raise ValueError(
+                f"The solver {solver.name!r} has one gradient, that of its continuous "
+                "adjoint, which is off by the solver's error and cannot be "
+                "differentiated again. Use adjoint='backsolve', or leave `adjoint` "
+                "out; for another gradient use an explicit solver, such as 'dopri5'. "
+                f"Received: solver={solver.name!r}, adjoint={self!r}"
+            )
 
     def deferred(self, steps: int | Adaptive) -> "Adjoint":
         """The same gradient, but nothing is kept for it until it is asked for."""

@@ -37,6 +37,9 @@ class Backsolve(Adjoint):
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3
     """
 
+    def check(self, solver):
+        del solver
+
     def fixed(self, problem, steps, y0, params):
         batch = balanced(steps)
 

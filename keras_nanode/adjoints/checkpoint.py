@@ -71,6 +71,11 @@ class Checkpoint(Adjoint):
     def get_config(self):
         return {"num": self.num}
 
+    def check(self, solver):
+        # The default, and so the wish for whatever gradient there is.
+        if self.num is not None:
+            super().check(solver)
+
     def deferred(self, steps):
         del steps
         return Deferred(self)

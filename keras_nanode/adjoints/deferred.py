@@ -20,6 +20,9 @@ class Deferred(Adjoint):
 
     adjoint: Adjoint
 
+    def check(self, solver):
+        self.adjoint.check(solver)
+
     def fixed(self, problem, steps, y0, params):
         batch = balanced(problem.num_intervals * steps)
 

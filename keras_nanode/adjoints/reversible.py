@@ -19,6 +19,7 @@ class ReversibleAdjoint(Adjoint):
     """
 
     def check(self, solver):
+        super().check(solver)
         if not solver.is_reversible:
             raise ValueError(
                 f"The solver {solver.name!r} cannot be run backwards algebraically, as "

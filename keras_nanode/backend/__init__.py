@@ -36,6 +36,9 @@ structure of tensors that `keras.tree` understands.
 `recall(f, like) -> tensor`
     `f()`, a NumPy array like the tensor `like`; of a compiled function that cannot read
     what was reported, whenever it runs.
+`as_graph(f, *primals) -> outputs`
+    `f(*primals)`, in eager mode traced first where the backend has graphs that save it
+    the loops in Python of a library of its own: TensorFlow.
 `require(holds, message)`
     An error with the message, also when a compiled function runs, unless the boolean
     tensor holds (but not under XLA on TensorFlow).
@@ -73,4 +76,5 @@ is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
 recall = _module.recall
+as_graph = _module.as_graph
 require = _module.require

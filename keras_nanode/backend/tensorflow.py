@@ -119,5 +119,21 @@ def recall(f, like):
     return f()
 
 
+def as_graph(f, *primals):
+    if not tf.executing_eagerly():
+        return f(*primals)
+    structure = None
+
+    @tf.function(autograph=False)
+    def run(*flat_primals):
+        nonlocal structure
+        outputs = f(*tree.pack_sequence_as(primals, flat_primals))
+        structure = tree.map_structure(lambda _: 0, outputs)
+        return tree.flatten(outputs)
+
+    flat_outputs = run(*tree.flatten(primals))
+    return tree.pack_sequence_as(structure, flat_outputs)
+
+
 def require(holds, message):
     tf.debugging.Assert(holds, [message])

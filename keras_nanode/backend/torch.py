@@ -132,6 +132,10 @@ def recall(f, like):
     return f()
 
 
+def as_graph(f, *primals):
+    return f(*primals)
+
+
 def require(holds, message):
     if not holds:
         raise ValueError(message)

@@ -30,7 +30,8 @@ class ODE(Nesting, keras.Layer):
             weights depend on time; `TimeAppended`; any layer with `call(x, t)`; or any
             other layer, which makes the ODE autonomous. It must be pure: no
             BatchNormalization in training, no Dropout.
-        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau` or a `Reversible`.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau` or a `Reversible`; or
+            `"bdf"` for small stiff problems on TensorFlow, see `keras_nanode.odeint`.
         steps: Positive integer, the number of equal steps; `"adaptive"` or
             `Adaptive(rtol, atol, max_steps)` for steps chosen by the estimated error;
             None for adaptive steps if the solver has an estimate (`"bosh3"`,
@@ -41,7 +42,8 @@ class ODE(Nesting, keras.Layer):
             `Checkpoint(num)`, `"reversible"` (exact, memory O(1), for the solvers
             `"reversible_heun"`, `"alf"` and `Reversible`), `"backsolve"` (the paper's,
             memory O(1), off by the solver's error) or `"direct"` (exact, memory
-            O(steps), can be differentiated again).
+            O(steps), can be differentiated again). `"bdf"` has its own, which the
+            default and `"backsolve"` mean.
 
     Call arguments:
         inputs: A floating tensor. The state is float32 at least; under mixed precision

@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from keras_nanode import checks
 from keras_nanode.adaptive import Adaptive
-from keras_nanode.integrate import as_state, time_dtype
+from keras_nanode.integrate import as_state, check_steps, time_dtype
 from keras_nanode.layers import (
     ODE,
     Augment,
@@ -162,6 +162,7 @@ def _unrolled(ode: ODE, x, steps):
                 "cannot. Give their number, for example `materialize(model, steps=20)`."
                 f" Received: steps=None, and the layer's {ode.steps}"
             )
+        steps = check_steps(ode.solver, steps)
     else:
         steps = ode.steps
     field, params = ode.field()

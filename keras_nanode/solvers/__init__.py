@@ -8,6 +8,7 @@ where in the step y' is wanted: 0 at its start, 1 at its end. Its state is y its
 import keras
 
 from keras_nanode.solvers import runge_kutta
+from keras_nanode.solvers.bdf import BDF
 from keras_nanode.solvers.reversible import (
     AsynchronousLeapfrog,
     Reversible,
@@ -16,7 +17,7 @@ from keras_nanode.solvers.reversible import (
 from keras_nanode.solvers.runge_kutta import RungeKutta, stages
 from keras_nanode.solvers.solver import Solver
 
-# `Reversible` around any Runge-Kutta method comes on top.
+# `Reversible` around any Runge-Kutta method and `BDF` come on top.
 ALL: dict[str, Solver] = {
     **runge_kutta.ALL,
     "reversible_heun": ReversibleHeun(),
@@ -24,37 +25,48 @@ ALL: dict[str, Solver] = {
 }
 
 
-def get(solver) -> Solver:
+def get(solver) -> Solver | BDF:
     """The solver for a name, a tableau, or the solver itself.
 
     Args:
-        solver: One of the names in `ALL`, a `Tableau`, or a `Reversible`.
+        solver: One of the names in `ALL`, `"bdf"`, a `Tableau`, or a `Reversible`.
 
     Raises:
-        ValueError: if there is no such solver.
+        ValueError: if there is no such solver, or not on this backend.
     """
     if isinstance(solver, dict):
         solver = keras.saving.deserialize_keras_object(solver)
-    if isinstance(solver, Solver):
+    if isinstance(solver, (Solver, BDF)):
         return solver
+    if isinstance(solver, str) and solver == BDF.name:
+        return BDF()
     by_name = ALL.get(solver) if isinstance(solver, str) else None
     found = runge_kutta.find(solver) or by_name
     if found is None:
         raise ValueError(
-            f"Unknown `solver`. Use one of {sorted(ALL)}, a "
+            f"Unknown `solver`. Use one of {sorted([*ALL, BDF.name])}, a "
             "`keras_nanode.tableaus.Tableau` or `keras_nanode.Reversible(solver)`. "
             f"Received: solver={solver!r}"
         )
     return found
 
 
-def serialize(solver: Solver):
+def serialize(solver: Solver | BDF):
     """What `get` reads back: the name if it is one of ours, else the configuration."""
-    if ALL.get(solver.name) == solver:
+    if isinstance(solver, BDF) or ALL.get(solver.name) == solver:
         return solver.name
     if isinstance(solver, RungeKutta):
         return runge_kutta.serialize(solver)
     return keras.saving.serialize_keras_object(solver)
 
 
-__all__ = ["ALL", "Reversible", "RungeKutta", "Solver", "get", "serialize", "stages"]
+__all__ = [
+    "ALL",
+    "BDF",
+    "Reversible",
+    "RungeKutta",
+    "Solver",
+    "get",
+    "serialize",
+    "stages",
+]

@@ -1,0 +1,235 @@
+"""`tensorflow_probability.math.ode.BDF` as a solver here, with its own adjoint.
+
+It integrates forwards, so that its time is the distance from the first time, and knows
+no jumps, so that each piece from one output time or breakpoint of the weights to the
+next is a solve of its own. The state and the parameters are one vector each, whatever
+their structures and dtypes.
+"""
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode import backend
+from keras_nanode.adaptive.control import Adaptive, Status
+from keras_nanode.adaptive.march import Stops
+from keras_nanode.adaptive.record import spoil
+from keras_nanode.solve import select
+from keras_nanode.steps import Problem, direction
+from keras_nanode.vector_field import Structure
+
+_AGAIN = (
+    "The gradient of a solve is differentiated, in a gradient penalty or a Hessian "
+    "perhaps, which the solver 'bdf' does not allow. Use an explicit solver with "
+    "`adjoint=\"direct\"`. Received: solver='bdf'"
+)
+
+
+def solve(
+    problem: Problem, control: Adaptive, y0: Structure, params: Structure
+) -> tuple[Structure, dict]:
+    """The states at `problem.times[1:]`, stacked, and the statistics.
+
+    As `Adjoint.adaptive`, with the gradient of the continuous adjoint. If it fails, `t`
+    is the output time or breakpoint that was reached last.
+
+    Raises:
+        ImportError: if TensorFlow Probability is not installed.
+        ValueError: if the size of the state is not known.
+    """
+    shapes = [tuple(y.shape) for y in tree.flatten(y0)]
+    if any(None in shape for shape in shapes):
+        raise ValueError(
+            "The solver 'bdf' has to know the size of the state. Train on batches of "
+            "one known size, for example `dataset.batch(32, drop_remainder=True)`. "
+            f"Received: y0 with shape {', '.join(map(str, shapes))}"
+        )
+    run = functools.partial(_solve, problem, control)
+    return backend.as_graph(run, y0, params)
+
+
+def _solve(problem, control, y0, params):
+    y0, params = backend.custom_vjp(
+        lambda *primals: (primals, ()),
+        lambda _, cotangents: cotangents,
+        _AGAIN,
+        y0,
+        params,
+    )
+    state, stops = _Layout(y0, problem.dtype), Stops.of(problem)
+    at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
+
+    def advance(i, carry):
+        y, stats, ends = carry
+        end = ops.take(at, i)
+        piece = _Piece(problem, state, params, stats["s"], end)
+        found = _solve_piece(piece, control, stats, y)
+        y = found.states[-1]
+        return y, _next_stats(stats, found, end), backend.write(ends, i, y)
+
+    carry = (y, _first_stats(at[0]), backend.buffer(stops.number, y))
+    _, stats, ends = backend.fori_loop(stops.number, advance, carry)
+    outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
+    ends = ops.take(backend.stack(ends), np.flatnonzero(outputs), axis=0)
+    return state.unpack(ends), _public(stats, problem)
+
+
+class _Layout:
+    """Structures of tensors like one as vectors of a dtype, and back."""
+
+    def __init__(self, like: Structure, dtype: str):
+        self.dtypes, self.dtype = tree.map_structure(lambda x: x.dtype, like), dtype
+        self.shapes = [ops.shape(x) for x in tree.flatten(like)]
+        self.edges = [0]
+        for shape in self.shapes:
+            self.edges.append(self.edges[-1] + math.prod(shape))
+
+    def pack(self, structure: Structure):
+        leaves = [ops.cast(x, self.dtype) for x in tree.flatten(structure)]
+        return ops.concatenate([ops.reshape(x, (-1,)) for x in leaves])
+
+    def unpack(self, vectors) -> Structure:
+        """Of vectors along the last axis; other axes stay in front."""
+        front = ops.shape(vectors)[:-1]
+        leaves = [
+            ops.cast(ops.reshape(vectors[..., a:b], (*front, *shape)), dtype)
+            for (a, b), shape, dtype in zip(
+                itertools.pairwise(self.edges),
+                self.shapes,
+                tree.flatten(self.dtypes),
+                strict=True,
+            )
+        ]
+        return tree.pack_sequence_as(self.dtypes, leaves)
+
+
+class _Piece:
+    """The vector field from distance `start` to `end`, without a jump between.
+
+    `constants` are what its gradient flows to: the weights if they are the same in all
+    of the piece, else what they are made of.
+    """
+
+    def __init__(self, problem: Problem, state: _Layout, params, start, end):
+        self.problem, self.state = problem, state
+        self.start, self.end = start, end
+        self.is_constant = problem.field.weights.slots((0.0, 1.0)) == [0, 0]
+        self.given = self._theta(params, 0.5) if self.is_constant else params
+        self.constants: dict[str, Any] = {}
+        # TensorFlow Probability takes no empty vector.
+        if tree.flatten(self.given):
+            self.layout = _Layout(self.given, problem.dtype)
+            self.constants = {"weights": self.layout.pack(self.given)}
+
+    def _time(self, s):
+        first = ops.cast(self.problem.times[0], self.problem.dtype)
+        return first + direction(self.problem) * s
+
+    def _theta(self, params, fraction) -> Structure:
+        """The weights at a fraction of the piece."""
+        weights = self.problem.field.weights
+        start, end = (self._time(s)[None] for s in (self.start, self.end))
+        located = weights.locate(start, end, (fraction,), self.problem.dtype)
+        return weights.at(weights.prepare(params, located), 0)[0]
+
+    def slope(self, s, y, weights=None):
+        # The first step's length is found a little further on, and the adjoint's at -s.
+        s = ops.minimum(ops.maximum(s, self.start), self.end)
+        theta = self.given if weights is None else self.layout.unpack(weights)
+        if not self.is_constant:
+            theta = self._theta(theta, (s - self.start) / (self.end - self.start))
+        dy = self.problem.field.func(self._time(s), self.state.unpack(y), theta)
+        return direction(self.problem) * self.state.pack(dy)
+
+
+def _solve_piece(piece: _Piece, control: Adaptive, stats: dict, y):
+    solver, all_steps = _library()
+    options = {
+        "rtol": control.rtol,
+        "atol": control.atol,
+        # The statistics rest on a Jacobian a step and a factorization an attempt.
+        "evaluate_jacobian_lazily": False,
+    }
+    # None is left after a failure.
+    left = ops.where(stats["status"] == 0, control.max_steps - stats["num_steps"], 0)
+    adjoint = solver(max_num_steps=control.max_steps, **options)
+    forward = solver(
+        max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
+    )
+    return forward.solve(
+        piece.slope, piece.start, y, all_steps(piece.end), constants=piece.constants
+    )
+
+
+@functools.cache
+def _library():
+    """BDF, and what asks it for the state after each of its steps.
+
+    The adjoint takes these states up on its way back. From the last state alone it
+    would integrate a stiff problem backwards, which is unstable.
+    """
+    try:
+        import tensorflow_probability as tfp
+    except ImportError as error:
+        raise ImportError(
+            "The solver 'bdf' is TensorFlow Probability's. Install it with "
+            "`pip install keras_nanode[stiff]`."
+        ) from error
+
+    class OrNaN(tfp.math.ode.BDF):
+        """Gives NaN if it fails, where the adjoint would go on from what there is."""
+
+        def solve(self, *args, **kwargs):
+            results = super().solve(*args, **kwargs)
+            failed = results.diagnostics.status != 0
+            return results._replace(states=spoil(results.states, failed))
+
+    return OrNaN, tfp.math.ode.ChosenBySolver
+
+
+def _first_stats(distance) -> dict:
+    names = ("num_steps", "num_accepted", "num_fevals", "status")
+    none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
+    return {**dict.fromkeys(names, none), "s": zero, "h": zero}
+
+
+def _next_stats(stats: dict, found, end) -> dict:
+    """The statistics after one more piece, or as they are if one failed before."""
+    diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
+    failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
+    # A Jacobian evaluates the function once, the choice of the first step thrice.
+    num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
+    num_accepted = jacobians - ops.cast(failed, "int32")
+    status = ops.where(failed, _cause(h, stats["s"]), int(Status.SUCCESS))
+    here = {
+        "num_steps": stats["num_steps"] + diagnostics.num_matrix_factorizations,
+        "num_accepted": stats["num_accepted"] + num_accepted,
+        "num_fevals": stats["num_fevals"] + num_fevals,
+        "status": ops.cast(status, "int32"),
+        "s": ops.where(failed, stats["s"], end),
+        "h": h,
+    }
+    return select(stats["status"] == 0, here, stats)
+
+
+def _cause(h, s):
+    """Why a piece that begins at s was not finished, by the length of its last step."""
+    limits = np.finfo(keras.backend.standardize_dtype(h.dtype))
+    lost = h <= 4 * float(limits.eps) * s + float(limits.tiny)
+    cause = ops.where(lost, int(Status.UNDERFLOW), int(Status.MAX_STEPS))
+    return ops.where(ops.isfinite(h), cause, int(Status.NON_FINITE))
+
+
+def _public(stats: dict, problem: Problem) -> dict:
+    sign, num_steps = direction(problem), stats["num_steps"]
+    return {
+        **{k: stats[k] for k in ("num_steps", "num_accepted", "num_fevals", "status")},
+        "num_rejected": num_steps - stats["num_accepted"],
+        "t": ops.cast(problem.times[0], problem.dtype) + sign * stats["s"],
+        "h": sign * stats["h"],
+    }
