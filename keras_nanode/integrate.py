@@ -142,7 +142,7 @@ def integrate(
     params: Structure,
     times,
     *,
-    solver: Solver | BDF,
+    solver: Any,
     steps: int | Adaptive,
     adjoint: adjoints.Adjoint,
     name: str,

@@ -5,6 +5,8 @@ where in the step y' is wanted: 0 at its start, 1 at its end. Its state is y its
 (Runge-Kutta), or a tuple that begins with y.
 """
 
+from typing import Any
+
 import keras
 
 from keras_nanode.solvers import runge_kutta
@@ -25,8 +27,8 @@ ALL: dict[str, Solver] = {
 }
 
 
-def get(solver) -> Solver | BDF:
-    """The solver for a name, a tableau, or the solver itself.
+def get(solver) -> Any:
+    """The `Solver` or `BDF` for a name, a tableau, or the solver itself.
 
     Args:
         solver: One of the names in `ALL`, `"bdf"`, a `Tableau`, or a `Reversible`.
