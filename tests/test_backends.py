@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from cases import LAYERS, assert_close, random
+from cases import LAYERS, random
 
 from keras_nanode import layers, models
 
@@ -61,4 +61,10 @@ def test_backends_agree(tmp_path):
         y = first.pop("y")
         for other in others:
             np.testing.assert_allclose(other.pop("y"), y, 1e-5, 1e-5, err_msg=name)
-            assert_close(other, first, 1e-4)
+            assert other.keys() == first.keys()
+            # What cancels to nearly nothing keeps the rounding of its parts.
+            atol = 1e-4 * max(np.abs(gradient).max() for gradient in first.values())
+            for key, gradient in first.items():
+                np.testing.assert_allclose(
+                    other[key], gradient, 0, atol, err_msg=f"{name}, {key}"
+                )
