@@ -67,6 +67,19 @@ def count_from(least: int) -> Callable[[str], int]:
     return count
 
 
+def add_counts(
+    parser: argparse.ArgumentParser, names: Iterable[str], recipes: dict[str, Any]
+) -> None:
+    """Options that are counts, each with a default in every recipe."""
+    for name in names:
+        values = (f"{getattr(r, name)} for {data}" for data, r in recipes.items())
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=count_from(1),
+            help=f"default: {', '.join(values)}",
+        )
+
+
 def completed(
     options: argparse.Namespace, defaults: dict[str, Any]
 ) -> argparse.Namespace:

@@ -139,10 +139,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add("--solver", choices=SOLVERS, default="euler", help="default: euler")
     add("--adjoint", choices=ADJOINTS, default="checkpoint", help="default: checkpoint")
-    for name in ("filters", "epochs", "batch_size"):
-        values = (f"{getattr(r, name)} for {data}" for data, r in RECIPES.items())
-        option = f"--{name.replace('_', '-')}"
-        add(option, type=runs.count_from(1), help=f"default: {', '.join(values)}")
+    runs.add_counts(parser, ("filters", "epochs", "batch_size"), RECIPES)
     add(
         "--mixed-precision",
         action="store_true",

@@ -129,11 +129,8 @@ def argument_parser() -> argparse.ArgumentParser:
         default=3,
         help="Euler steps of an ODE block; default: 3",
     )
-    for name in Recipe._fields:
-        if name != "learning_rate":
-            values = (f"{getattr(r, name)} for {data}" for data, r in RECIPES.items())
-            option = f"--{name.replace('_', '-')}"
-            add(option, type=runs.count_from(1), help=f"default: {', '.join(values)}")
+    counts = (name for name in Recipe._fields if name != "learning_rate")
+    runs.add_counts(parser, counts, RECIPES)
     add(
         "--output",
         type=Path,

@@ -18,7 +18,7 @@ from keras import ops, tree
 from keras_nanode import backend
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.adaptive.march import Stops
-from keras_nanode.adaptive.record import spoil
+from keras_nanode.adaptive.record import spoil, statistics
 from keras_nanode.solve import select
 from keras_nanode.steps import Problem, direction
 from keras_nanode.vector_field import Structure
@@ -65,18 +65,18 @@ def _solve(problem, control, y0, params):
     at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
 
     def advance(i, carry):
-        y, stats, ends = carry
+        y, c, ends = carry
         end = ops.take(at, i)
-        piece = _Piece(problem, state, params, stats["s"], end)
-        found = _solve_piece(piece, control, stats, y)
+        piece = _Piece(problem, state, params, c["s"], end)
+        found = _solve_piece(piece, control, c, y)
         y = found.states[-1]
-        return y, _next_stats(stats, found, end), backend.write(ends, i, y)
+        return y, _count(c, found, end), backend.write(ends, i, y)
 
-    carry = (y, _first_stats(at[0]), backend.buffer(stops.number, y))
-    _, stats, ends = backend.fori_loop(stops.number, advance, carry)
+    carry = (y, _counters(at[0]), backend.buffer(stops.number, y))
+    _, c, ends = backend.fori_loop(stops.number, advance, carry)
     outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
     ends = ops.take(backend.stack(ends), np.flatnonzero(outputs), axis=0)
-    return state.unpack(ends), _public(stats, problem)
+    return state.unpack(ends), statistics(problem, c)
 
 
 class _Layout:
@@ -147,7 +147,7 @@ class _Piece:
         return direction(self.problem) * self.state.pack(dy)
 
 
-def _solve_piece(piece: _Piece, control: Adaptive, stats: dict, y):
+def _solve_piece(piece: _Piece, control: Adaptive, c: dict, y):
     solver, all_steps = _library()
     options = {
         "rtol": control.rtol,
@@ -156,7 +156,7 @@ def _solve_piece(piece: _Piece, control: Adaptive, stats: dict, y):
         "evaluate_jacobian_lazily": False,
     }
     # None is left after a failure.
-    left = ops.where(stats["status"] == 0, control.max_steps - stats["num_steps"], 0)
+    left = ops.where(c["status"] == 0, control.max_steps - c["tried"], 0)
     adjoint = solver(max_num_steps=control.max_steps, **options)
     forward = solver(
         max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
@@ -192,29 +192,29 @@ def _library():
     return OrNaN, tfp.math.ode.ChosenBySolver
 
 
-def _first_stats(distance) -> dict:
-    names = ("num_steps", "num_accepted", "num_fevals", "status")
+def _counters(distance) -> dict:
+    """Those that `march` has, at the start."""
     none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
-    return {**dict.fromkeys(names, none), "s": zero, "h": zero}
+    counts = dict.fromkeys(("tried", "accepted", "num_fevals", "status"), none)
+    return {**counts, "s": zero, "h": zero}
 
 
-def _next_stats(stats: dict, found, end) -> dict:
-    """The statistics after one more piece, or as they are if one failed before."""
+def _count(c: dict, found, end) -> dict:
+    """The counters after one more piece, or as they are if one failed before."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
     # A Jacobian evaluates the function once, the choice of the first step thrice.
     num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
-    num_accepted = jacobians - ops.cast(failed, "int32")
-    status = ops.where(failed, _cause(h, stats["s"]), int(Status.SUCCESS))
+    status = ops.where(failed, _cause(h, c["s"]), int(Status.SUCCESS))
     here = {
-        "num_steps": stats["num_steps"] + diagnostics.num_matrix_factorizations,
-        "num_accepted": stats["num_accepted"] + num_accepted,
-        "num_fevals": stats["num_fevals"] + num_fevals,
+        "tried": c["tried"] + diagnostics.num_matrix_factorizations,
+        "accepted": c["accepted"] + jacobians - ops.cast(failed, "int32"),
+        "num_fevals": c["num_fevals"] + num_fevals,
         "status": ops.cast(status, "int32"),
-        "s": ops.where(failed, stats["s"], end),
+        "s": ops.where(failed, c["s"], end),
         "h": h,
     }
-    return select(stats["status"] == 0, here, stats)
+    return select(c["status"] == 0, here, c)
 
 
 def _cause(h, s):
@@ -223,13 +223,3 @@ def _cause(h, s):
     lost = h <= 4 * float(limits.eps) * s + float(limits.tiny)
     cause = ops.where(lost, int(Status.UNDERFLOW), int(Status.MAX_STEPS))
     return ops.where(ops.isfinite(h), cause, int(Status.NON_FINITE))
-
-
-def _public(stats: dict, problem: Problem) -> dict:
-    sign, num_steps = direction(problem), stats["num_steps"]
-    return {
-        **{k: stats[k] for k in ("num_steps", "num_accepted", "num_fevals", "status")},
-        "num_rejected": num_steps - stats["num_accepted"],
-        "t": ops.cast(problem.times[0], problem.dtype) + sign * stats["s"],
-        "h": sign * stats["h"],
-    }

@@ -71,7 +71,12 @@ def outcome(
     else:
         ends = tree.map_structure(lambda y: y[None], c["y"])
         late = (c["status"] != 0)[None]
-    stats = {
+    return Outcome(spoil(ends, late), late, statistics(problem, c)), extra
+
+
+def statistics(problem: Problem, c: dict) -> dict:
+    """What `Outcome.stats` says, from the counters of a loop as `march` has them."""
+    return {
         "num_steps": c["tried"],
         "num_accepted": c["accepted"],
         "num_rejected": c["tried"] - c["accepted"],
@@ -80,7 +85,6 @@ def outcome(
         "t": ops.cast(problem.times[0], problem.dtype) + direction(problem) * c["s"],
         "h": direction(problem) * c["h"],
     }
-    return Outcome(spoil(ends, late), late, stats), extra
 
 
 def record(
