@@ -220,14 +220,15 @@ def judge(peaks: Peaks, depths: tuple[int, ...]) -> Iterator[tuple[bool, str]]:
         )
     depths = tuple(n for n in depths if n != DEEPEST)
 
+    # The first of sqrt(n) legs, each a step shorter than the one before.
     ratios = [
         growth("checkpoint", first, n)
-        / (2 * STATE_MIB * (math.sqrt(n) - math.sqrt(first)))
+        / (1.5 * STATE_MIB * (math.sqrt(n) - math.sqrt(first)))
         for n in depths[1:]
     ]
     yield (
         all(abs(ratio - 1) <= 0.2 for ratio in ratios),
-        "checkpoint grows like 2 sqrt(n) states: "
+        "checkpoint grows like 1.5 sqrt(n) states: "
         + ", ".join(f"{ratio:.2f}" for ratio in ratios)
         + f" of that from {first} to {', '.join(map(str, depths[1:]))} steps",
     )
