@@ -75,6 +75,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.output is None and not args.peers:
         args.output = FOLDER
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
     return args
 
 

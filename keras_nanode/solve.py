@@ -45,7 +45,7 @@ def _batches(steps: Steps, params, first, count, run, carry, reverse, limit):
 
             theta = weights.at(prepared, j)
             jump = None if jumps is None else row(jumps)
-            return Step(steps.problem, row(h), row(times), theta, jump)
+            return Step(steps.problem, row(h), row(times), theta, jump).unit()
 
         return run(start, length, located, prepared, get_step, carry)
 

@@ -55,6 +55,20 @@ class Step:
         self.problem, self.h, self.times = problem, h, times
         self.theta, self.jumps = theta, jumps
 
+    def unit(self) -> "Step":
+        """The same step as one of length 1 of the vector field h f, where weights can
+        take the factor: that saves a product with the whole state."""
+        func, scale = self.problem.field.func, self.problem.field.scale
+        # Slopes that are carried on would be those of the step before, of another h.
+        if scale is None or self.problem.solver.carries_slopes:
+            return self
+        field = VectorField(
+            lambda t, y, theta: func(t, y, scale(theta, self.h)),
+            self.problem.field.weights,
+        )
+        problem = dataclasses.replace(self.problem, field=field)
+        return Step(problem, 1.0, self.times, self.theta, self.jumps)
+
     def slopes(self, theta: list[Structure]):
         """The vector field at places of the step, of the given weights."""
         problem = self.problem

@@ -53,7 +53,10 @@ def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
     terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
     if not terms:
         return tree.map_structure(ops.zeros_like, y)
-    return tree.map_structure(lambda s: factor(h, s.dtype) * s, weighted(*terms))
+    total = weighted(*terms)
+    if isinstance(h, float) and h == 1:
+        return total
+    return tree.map_structure(lambda s: factor(h, s.dtype) * s, total)
 
 
 def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
@@ -212,11 +215,13 @@ class VectorField:
     """dy/dt = func(t, y, theta).
 
     `func` takes a scalar tensor, the state and one set of weights, and gives the
-    state's derivative in the state's structure, shapes and dtypes.
+    state's derivative in the state's structure, shapes and dtypes. `scale(theta, h)`
+    gives the weights that make it h times as large, if there is a way to.
     """
 
     func: Callable[[Any, Structure, Structure], Structure]
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
+    scale: Callable[[Structure, Any], Structure] | None = None
 
 
 def value_of(variable: keras.Variable):
@@ -250,6 +255,27 @@ class LayerFunction:
             # PyTorch does not draw when it only traces, as the others do.
             if variable.path.endswith("seed_generator_state"):
                 raise ValueError(_impure(layer, f"updates {variable.path!r}"))
+
+    @property
+    def scale(self) -> Callable[[list, Any], list] | None:
+        """`scale(weights, h)` gives the weights that make the outputs h times as large;
+        None if they are not known to be linear in any, or h times those might vanish
+        in a lower precision."""
+        layer = self.layer
+        linear = {id(v) for v in getattr(layer, "linear_variables", ())}
+        found = [id(v) in linear for v in layer.trainable_variables]
+        if not linear or sum(found) < len(linear):  # frozen, or quantized
+            return None
+        if layer.compute_dtype != layer.variable_dtype:
+            return None
+
+        def scale(weights, h):
+            return [
+                factor(h, w.dtype) * w if linear else w
+                for w, linear in zip(weights, found, strict=True)
+            ]
+
+        return scale
 
     def __call__(self, weights: list, *args):
         given = list(zip(self.layer.trainable_variables, weights, strict=True))

@@ -8,7 +8,7 @@ from keras import ops, tree
 from keras_nanode.adaptive import Adaptive, record, spoil
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.adjoints.deferred import Deferred
-from keras_nanode.solve import solve
+from keras_nanode.solve import balanced, solve
 from keras_nanode.steps import FixedSteps
 
 
@@ -27,7 +27,7 @@ class Direct(Adjoint):
 
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps
-        ends, _, _ = solve(FixedSteps(problem, steps, count), y0, params)
+        ends, _, _ = solve(FixedSteps(problem, steps, balanced(count)), y0, params)
         return ends
 
     def adaptive(self, problem, control, y0, params):

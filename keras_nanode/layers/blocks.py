@@ -114,6 +114,11 @@ class _Block(keras.Layer):
             x = linear(self.activation(norm(x)))
         return x
 
+    @property
+    def linear_variables(self):
+        """Those that, all multiplied by a number, multiply the outputs by it."""
+        return self.maps[-1].variables if len(self.maps) > 1 else []
+
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self._widths[0] or input_shape[-1])
 

@@ -181,7 +181,7 @@ class ODE(Nesting, keras.Layer):
             dx = layer(theta, x, t) if takes_time else layer(theta, x)
             return ops.cast(dx, y.dtype)
 
-        return VectorField(func, weights), params
+        return VectorField(func, weights, layer.scale), params
 
     def takes_time(self):
         """Whether the dynamics are called with a time."""

@@ -177,7 +177,7 @@ def _unrolled(ode: ODE, x, steps):
     prepared = field.weights.prepare(params, located)
     for i in range(steps):
         theta = field.weights.at(prepared, i)
-        step = Step(problem, h[i], times[i], theta)
+        step = Step(problem, h[i], times[i], theta).unit()
         if i == 0:
             state = ode.solver.start(step.slopes(theta), state)
         if jumps is not None and bool(jumps[i]):

@@ -1,0 +1,113 @@
+"""A step of length h of f is one of length 1 of h f, if weights can take the factor."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from cases import ADJOINTS, IMAGE, SOLVERS, VECTOR, assert_close, gradients, random
+
+from keras_nanode import adjoints, bases, layers
+from keras_nanode.integrate import integrate
+from keras_nanode.vector_field import LayerFunction
+
+BLOCKS = {
+    "dense": lambda: (layers.DenseBlock(hidden_units=2), VECTOR),
+    "dense, no bias": lambda: (
+        layers.DenseBlock(hidden_units=2, use_bias=False),
+        VECTOR,
+    ),
+    "conv": lambda: (layers.ConvBlock(hidden_filters=2), IMAGE),
+    "conv, normalized": lambda: (
+        layers.ConvBlock(hidden_filters=2, normalization="group"),
+        IMAGE,
+    ),
+}
+
+
+def built(make):
+    block, shape = make()
+    x = keras.ops.convert_to_tensor(random(shape))
+    block(x)
+    return block, x
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_scaled_weights_scale_the_slope(name):
+    block, x = built(BLOCKS[name])
+    # Biases too, which start at 0.
+    weights = [random(w.shape, seed=1) for w in block.trainable_variables]
+    f = LayerFunction(block)
+    desired = 0.1 * keras.ops.convert_to_numpy(f(weights, x))
+    scaled = f(f.scale(weights, 0.1), x)
+    assert_close(keras.ops.convert_to_numpy(scaled), desired, 1e-6)
+
+
+def frozen():
+    block, x = built(BLOCKS["dense"])
+    block.maps[-1].trainable = False
+    return block, x
+
+
+def quantized():
+    block, x = built(BLOCKS["dense"])
+    for linear in block.maps:
+        linear.quantize("int8")
+    return block, x
+
+
+NOT_SCALED = {
+    # Their activation comes last.
+    "a single map": lambda: built(lambda: (layers.DenseBlock(), VECTOR)),
+    "another layer": lambda: built(lambda: (keras.layers.Dense(3, "tanh"), VECTOR)),
+    # Other weights than the trainable ones have a part in the output.
+    "frozen": frozen,
+    "quantized": quantized,
+    # h W might be too small for float16.
+    "half precision": lambda: built(
+        lambda: (layers.DenseBlock(hidden_units=2, dtype="mixed_float16"), VECTOR)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_SCALED)
+def test_weights_are_scaled_only_where_that_scales_the_slope(name):
+    block, _ = NOT_SCALED[name]()
+    assert LayerFunction(block).scale is None
+
+
+@pytest.mark.parametrize("times", [[0.0, 1.0], [1.0, 0.7, -0.2]])
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [
+        *(("euler", adjoint) for adjoint in ADJOINTS if adjoint != "reversible"),
+        *((solver, "checkpoint") for solver in SOLVERS if solver != "euler"),
+        ("reversible(heun)", "reversible"),
+        ("alf", "reversible"),
+    ],
+)
+def test_a_unit_step_is_the_step(solver, adjoint, times):
+    dynamics = layers.TimeVarying(
+        layers.DenseBlock(hidden_units=3), bases.Trigonometric(2), start="independent"
+    )
+    ode = layers.ODE(dynamics, steps=7)
+    x = random(VECTOR)
+    ode(x)
+    field, params = ode.field()
+    assert field.scale is not None
+
+    def flow(field):
+        return lambda y0, params: integrate(
+            field,
+            y0,
+            params,
+            np.array(times),
+            solver=SOLVERS[solver],
+            steps=7,
+            adjoint=adjoints.get(adjoint),
+            name="the test",
+        )[0]
+
+    plain = dataclasses.replace(field, scale=None)
+    desired = gradients(flow(plain), x, params)
+    assert_close(gradients(flow(field), x, params), desired, 2e-5)
