@@ -21,20 +21,22 @@ def balanced(count: int, most: int = BATCH) -> int:
     return -(-count // -(-count // most))
 
 
+def _least(x, y):
+    """The smaller of two integers: a Python number if both are."""
+    numbers = isinstance(x, int) and isinstance(y, int)
+    return min(x, y) if numbers else ops.minimum(x, y)
+
+
 def _batches(steps: Steps, params, first, count, run, carry, reverse, limit):
     """`carry = run(start, length, located, prepared, get_step, carry)` over batches."""
     size = steps.batch
     num = (count + size - 1) // size
-    known = isinstance(count, int)
+    whole = size == 1 or (isinstance(count, int) and count % size == 0)
 
     def body(b, carry):
         b = num - 1 - b if reverse else b
         start = first + b * size
-        length = size
-        if known and num == 1:
-            length = count
-        elif size > 1 and not (known and count % size == 0):
-            length = ops.minimum(size, count - b * size)
+        length = size if whole else _least(size, count - b * size)
         h, times, located, jumps = steps.rows(start)
         weights = steps.problem.field.weights
         prepared = weights.prepare(params, located)
@@ -49,7 +51,7 @@ def _batches(steps: Steps, params, first, count, run, carry, reverse, limit):
 
         return run(start, length, located, prepared, get_step, carry)
 
-    return backend.fori_loop(num, body, carry, limit)
+    return steps.loop(num, body, carry, limit)
 
 
 def sweep(steps: Steps, params, first, count, body, carry, limit=None):
@@ -59,7 +61,7 @@ def sweep(steps: Steps, params, first, count, body, carry, limit=None):
     """
 
     def run(start, length, located, prepared, get_step, carry):
-        return backend.fori_loop(
+        return steps.loop(
             length, lambda j, carry: body(start + j, get_step(j), carry), carry
         )
 
@@ -85,7 +87,7 @@ def gather(steps: Steps, params, first, count, body, carry, gradient, reverse=Tr
             return carry, weights.collect(collected, j, cotangents)
 
         collected = weights.collector(prepared, steps.batch, gradient)
-        carry, collected = backend.fori_loop(length, one, (carry, collected))
+        carry, collected = steps.loop(length, one, (carry, collected))
         return carry, weights.spread(gradient, collected, located)
 
     carry = (carry, gradient)
@@ -162,8 +164,8 @@ class Legs:
 
     def leg(self, s):
         """The first step of leg s, and its number of steps."""
-        first, length = self._first(s), self.first_length + self.growth * s
-        return first, ops.minimum(length, self.count - first)
+        first = self._first(s)
+        return first, _least(self.first_length + self.growth * s, self.count - first)
 
 
 def first_state(steps: Steps, params, y0: Structure):
@@ -222,7 +224,7 @@ def solve(
             first, length = legs.leg(s)
             return sweep(steps, params, first, length, body, carry)
 
-        carry = backend.fori_loop(legs.number, leg, carry)
+        carry = steps.loop(legs.number, leg, carry)
     state, ends, saved = carry
     if several:
         return tree.map_structure(backend.stack, ends), state, saved

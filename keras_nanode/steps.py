@@ -173,6 +173,14 @@ class FixedSteps:
             self.jumps = ops.convert_to_tensor(jumps)
             self.located += weights.locate_before(start, end, problem.dtype)
 
+    def loop(self, count, body, state, limit=None):
+        """As `backend.fori_loop`, over steps or what they are divided into."""
+        if self.count > backend.most_unrolled() or not isinstance(count, int):
+            return backend.fori_loop(count, body, state, limit)
+        for i in range(count):
+            state = body(i, state)
+        return state
+
     def interval(self, i):
         """Which interval step i is in."""
         return i // self.steps
@@ -203,6 +211,7 @@ class RecordedSteps:
     """
 
     batch = 1
+    loop = staticmethod(backend.fori_loop)
 
     def __init__(self, problem: Problem, edges, count, arrivals):
         self.problem, self.edges = problem, edges

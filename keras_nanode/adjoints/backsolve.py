@@ -6,7 +6,6 @@ import operator
 import keras
 from keras import tree
 
-from keras_nanode import backend
 from keras_nanode.adaptive import integrals, march, outcome
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
@@ -61,7 +60,7 @@ class Backsolve(Adjoint):
                 return a, gradient
 
             carry = (zeros_like(row(ends, 0)), zeros_like(params))
-            return backend.fori_loop(problem.num_intervals, interval, carry)
+            return plan.loop(problem.num_intervals, interval, carry)
 
         return self.with_gradient(problem, forward, backward, y0, params)
 

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_nanode import backend, checks
+from keras_nanode import checks
 from keras_nanode.adaptive import Doubling, Squares, record
 from keras_nanode.adjoints.adjoint import (
     Adjoint,
@@ -151,5 +151,5 @@ def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):
         _, saved = sweep(steps, params, first, length - 1, forth, carry)
         return *gather(steps, params, first, length, back, a, gradient), saved
 
-    a, gradient, _ = backend.fori_loop(legs.number, leg, (*carry, saved))
+    a, gradient, _ = steps.loop(legs.number, leg, (*carry, saved))
     return pull.to_y0(params, y0, a, gradient)

@@ -19,6 +19,9 @@ structure of tensors that `keras.tree` understands.
 `fori_loop(count, body, state, limit=None) -> state`
     `state = body(i, state)` for i = 0 ... count-1. It can be differentiated with an int
     `count`, or a tensor that is `limit` at most.
+`most_unrolled() -> int`
+    A solve of so many steps at most takes no loops, at the price of memory: 0 where
+    loops cost little.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors shaped as `like`, as a loop's state. What was written last
@@ -67,6 +70,7 @@ vjp = _module.vjp
 custom_vjp = _module.custom_vjp
 while_loop = _module.while_loop
 fori_loop = _module.fori_loop
+most_unrolled = _module.most_unrolled
 buffer = _module.buffer
 write = _module.write
 read = _module.read

@@ -80,6 +80,12 @@ def fori_loop(count, body, state, limit=None):
     )[1]
 
 
+def most_unrolled():
+    # Without loops TensorFlow finds what is computed again, and keeps it instead: a
+    # fifth faster for 3 steps, but not what `checkpoint` is for.
+    return 0
+
+
 def buffer(size, like):
     # Anything but a TensorArray is copied whole at each write in a loop.
     return tf.TensorArray(
