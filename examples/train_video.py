@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "moving_digits": Recipe(8, 128, 10, 10, 90, 16, 4e-3),
+    "moving_digits": Recipe(4, 128, 10, 6, 200, 8, 4e-3),
     "moving_mnist": Recipe(16, 256, 10, 300, 100, 16, 2e-3),
     "bair": Recipe(16, 256, 64, 300, 100, 16, 2e-3),
     "FILE.npz": Recipe(8, 128, 10, 10, 20, 4, 2e-3),
@@ -63,7 +63,7 @@ BASES: dict[str, Callable[[int], bases.Basis]] = {
 CONTEXT_FRAMES = 2
 NUM_FRAMES = 10  # to predict
 # Small enough for two cores to learn in minutes where a digit goes.
-SMALL: dict[str, Any] = {"num_digits": 1, "frame_size": 16, "digit_size": 12}
+SMALL: dict[str, Any] = {"num_digits": 1, "frame_size": 32, "digit_size": 14}
 SEED = 0
 
 TEST_VIDEOS = 64

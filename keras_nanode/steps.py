@@ -175,7 +175,8 @@ class FixedSteps:
 
     def loop(self, count, body, state, limit=None):
         """As `backend.fori_loop`, over steps or what they are divided into."""
-        if self.count > backend.most_unrolled() or not isinstance(count, int):
+        evaluations = self.count * self.problem.solver.evaluations
+        if evaluations > backend.most_unrolled() or not isinstance(count, int):
             return backend.fori_loop(count, body, state, limit)
         for i in range(count):
             state = body(i, state)

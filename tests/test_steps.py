@@ -111,3 +111,21 @@ def test_a_unit_step_is_the_step(solver, adjoint, times):
     plain = dataclasses.replace(field, scale=None)
     desired = gradients(flow(plain), x, params)
     assert_close(gradients(flow(field), x, params), desired, 2e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="loops cost little there")
+@pytest.mark.parametrize(
+    ("solver", "steps", "loops"),
+    [("euler", 16, False), ("rk4", 4, False), ("euler", 17, True), ("rk4", 5, True)],
+)
+def test_a_short_solve_takes_no_loops_on_a_cpu(solver, steps, loops):
+    # XLA's convolutions take 10 to 20 times as long in them.
+    import jax
+
+    ode = layers.TrigDenseODE(2, solver=solver, steps=steps)
+    x = random(VECTOR)
+    ode(x)
+    weights = [v.value for v in ode.trainable_variables]
+    gradient = jax.grad(lambda w: ode.stateless_call(w, [], x)[0].sum())
+    text = str(jax.make_jaxpr(gradient)(weights))
+    assert ("while" in text or "scan" in text) == loops

@@ -20,8 +20,8 @@ structure of tensors that `keras.tree` understands.
     `state = body(i, state)` for i = 0 ... count-1. It can be differentiated with an int
     `count`, or a tensor that is `limit` at most.
 `most_unrolled() -> int`
-    A solve of so many steps at most takes no loops, at the price of memory: 0 where
-    loops cost little.
+    A solve of so many evaluations of f at most takes no loops, at the price of memory:
+    0 where loops cost little.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors shaped as `like`, as a loop's state. What was written last

@@ -46,7 +46,7 @@ def fori_loop(count, body, state, limit=None):
 
 def most_unrolled():
     # On a CPU, XLA's convolutions take 10 to 20 times as long in a loop as outside of
-    # one. More steps would take long to compile.
+    # one. More of them would take long to compile.
     return 16 if jax.default_backend() == "cpu" else 0
 
 

@@ -81,8 +81,8 @@ def fori_loop(count, body, state, limit=None):
 
 
 def most_unrolled():
-    # Without loops TensorFlow finds what is computed again, and keeps it instead: a
-    # fifth faster for 3 steps, but not what `checkpoint` is for.
+    # Without loops 3 steps are 10 to 20 % faster, but nothing delays what is computed
+    # again until it is needed: 11 % more memory for `checkpoint`, 40 % for `backsolve`.
     return 0
 
 
