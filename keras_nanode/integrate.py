@@ -9,10 +9,11 @@ from keras import ops, tree
 
 from keras_nanode import adjoints, backend, checks, solvers
 from keras_nanode.adaptive import Adaptive, Status, bdf
+from keras_nanode.pure import LayerFunction, PlainFunction, value_of
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import LayerFunction, Structure, VectorField, value_of
+from keras_nanode.vector_field import Structure, VectorField
 
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
@@ -57,15 +58,16 @@ def odeint(
     Returns:
         y at each time, stacked along a new leading axis of length len(t); row 0 is y0.
         Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
-        weights if `func` is a layer. What a function closes over gets none: pass it in
-        `args`. The gradient in a time t_i is that of the exact solution,
-        <a(t_i), func(t_i, y_i)> with the cotangent a.
+        weights if `func` is a layer. What a function closes over gets none, unless
+        `adjoint="direct"`: pass it in `args`. The gradient in a time t_i is that of the
+        exact solution, <a(t_i), func(t_i, y_i)> with the cotangent a.
 
         If adaptive steps fail, the times that were not reached have NaN.
 
     Raises:
         ValueError: if an argument is not as described, or `func` gives another
-            structure or shape than y's.
+            structure or shape than y's, or reads or updates a Keras variable that the
+            adjoint would miss.
         RuntimeError: if adaptive steps fail in eager mode, unless the status is
             returned.
         ImportError: if what `solver="bdf"` needs is not installed.
@@ -88,7 +90,8 @@ def odeint(
     times = _times(t, time_dtype(y0))
     if isinstance(func, keras.Layer) and not func.built:
         func(ops.cast(times[0], time_dtype(y0)), y0, *args)
-    call, weights = _as_function(func)
+    adjoint = adjoints.get(adjoint)
+    call, weights = _as_function(func, adjoint)
     args = tree.map_structure(lambda x: _as_arg(x, time_dtype(y0)), tuple(args))
     flat = tree.flatten(args)
     # Integers cannot be differentiated: they do not take the way through the adjoint.
@@ -120,7 +123,7 @@ def odeint(
         times_of,
         solver=method,
         steps=steps,
-        adjoint=adjoints.get(adjoint),
+        adjoint=adjoint,
         name="`odeint`",
         fails=not return_stats,
     )
@@ -209,11 +212,13 @@ def _fixed_stats(solver: Solver, count: int, ends) -> dict:
     return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
 
 
-def _as_function(func) -> tuple[Callable, list]:
+def _as_function(func, adjoint: adjoints.Adjoint) -> tuple[Callable, list]:
     """`func` as a function of weights beside its arguments, and these weights."""
     if isinstance(func, keras.Layer):
         return LayerFunction(func), [value_of(v) for v in func.trainable_variables]
-    return lambda _, *inputs: func(*inputs), []
+    # The backend itself finds what is closed over.
+    plain = func if adjoint == adjoints.get("direct") else PlainFunction(func)
+    return lambda _, *inputs: plain(*inputs), []
 
 
 def as_state(y):

@@ -7,13 +7,11 @@ once, so that a basis costs two matrix products a batch and a step's work hardly
 on the number of basis functions.
 """
 
-import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops, tree
 
@@ -222,93 +220,3 @@ class VectorField:
     func: Callable[[Any, Structure, Structure], Structure]
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
     scale: Callable[[Structure, Any], Structure] | None = None
-
-
-def value_of(variable: keras.Variable):
-    """A variable's value as a tensor, in the dtype it is stored in, and without a
-    gradient if the variable is frozen."""
-    # Copied, since TensorFlow takes the variable itself for a tensor, and a variable
-    # that is read inside of a custom gradient would have to be its argument.
-    value = ops.cast(ops.copy(variable.value), variable.dtype)
-    # Else TensorFlow, whose variables Keras does not freeze, finds it in eager mode.
-    return value if variable.trainable else ops.stop_gradient(value)
-
-
-class LayerFunction:
-    """A built Keras layer as a pure function of its trainable weights.
-
-    Args:
-        layer: The layer.
-        state: The values of its other variables; None reads them now.
-
-    Raises:
-        ValueError: if the layer draws random numbers, or when a call of it updates a
-            variable or adds a loss.
-    """
-
-    def __init__(self, layer: keras.Layer, state: list | None = None):
-        self.layer = layer
-        variables = layer.non_trainable_variables
-        state = [value_of(v) for v in variables] if state is None else state
-        self._state = list(zip(variables, state, strict=True))
-        for variable in variables:
-            # PyTorch does not draw when it only traces, as the others do.
-            if variable.path.endswith("seed_generator_state"):
-                raise ValueError(_impure(layer, f"updates {variable.path!r}"))
-
-    @property
-    def scale(self) -> Callable[[list, Any], list] | None:
-        """`scale(weights, h)` gives the weights that make the outputs h times as large;
-        None if they are not known to be linear in any, or h times those might vanish
-        in a lower precision."""
-        layer = self.layer
-        linear = {id(v) for v in getattr(layer, "linear_variables", ())}
-        found = [id(v) in linear for v in layer.trainable_variables]
-        if not linear or sum(found) < len(linear):  # frozen, or quantized
-            return None
-        if layer.compute_dtype != layer.variable_dtype:
-            return None
-
-        def scale(weights, h):
-            return [
-                factor(h, w.dtype) * w if linear else w
-                for w, linear in zip(weights, found, strict=True)
-            ]
-
-        return scale
-
-    def __call__(self, weights: list, *args):
-        given = list(zip(self.layer.trainable_variables, weights, strict=True))
-        scope = keras.StatelessScope(given + self._state, collect_losses=True)
-        before = [scope.get_current_value(v) for v, _ in self._state]
-        with scope, _full_precision_time(self.layer, len(args)):
-            outputs = self.layer(*args)
-        for (variable, _), value in zip(self._state, before, strict=True):
-            if scope.get_current_value(variable) is not value:
-                raise ValueError(_impure(self.layer, f"updates {variable.path!r}"))
-        if scope.losses:
-            raise ValueError(_impure(self.layer, "adds a loss"))
-        return outputs
-
-
-def _impure(layer: keras.Layer, deed: str) -> str:
-    return (
-        f"The dynamics {layer.name!r} of an ODE must be a pure function, since a "
-        "solver evaluates it several times a step and again for the gradient, but a "
-        f"call of it {deed}. Use GroupNormalization or LayerNormalization instead of "
-        "BatchNormalization, put Dropout, noise and activity regularizers outside of "
-        "the ODE, or freeze the layer with `trainable = False`. "
-        f"Received: {type(layer).__name__}"
-    )
-
-
-@contextlib.contextmanager
-def _full_precision_time(layer: keras.Layer, num_args: int):
-    """Under mixed precision Keras would round t to float16, which moves it to a wrong
-    bucket. A layer called with a time therefore casts nothing but what it computes."""
-    autocast = layer.autocast
-    layer.autocast = autocast and num_args == 1
-    try:
-        yield
-    finally:
-        layer.autocast = autocast

@@ -22,6 +22,7 @@ ORDER = (
     "tableaus",
     "bases",
     "vector_field",
+    "pure",
     "solvers",
     "steps",
     "solve",

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import BASES, SOLVERS, compiled, numbers, random
+from cases import BASES, SOLVERS, compiled, gradients, numbers, random
 from keras import ops
 from problems import FLOAT64, forced, forced_solution, scalar, solve
 
@@ -107,6 +107,54 @@ class Clock(keras.Layer):
 def test_a_layer_as_the_function():
     y = odeint(Clock(), ops.zeros((3,)), [0.0, 2.0], solver="midpoint", steps=4)
     np.testing.assert_allclose(numbers(y)[-1], [2.0, 2.0, 2.0], rtol=1e-6)
+
+
+def closing_over(trainable):
+    """dy/dt = -w y, as a function that closes over a variable, and this."""
+    w = keras.Variable(2.0, trainable=trainable, dtype=FLOAT64, name="rate")
+    return lambda t, y: -w * y, w
+
+
+@pytest.mark.parametrize("steps", [2, "adaptive"])
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+def test_a_variable_that_would_get_no_gradient_is_refused(adjoint, steps):
+    options = {"steps": steps, "adjoint": adjoint}
+    func, _ = closing_over(trainable=True)
+    message = "not among its arguments.*`args`.*direct.*Received: variable='rate'"
+    with pytest.raises(ValueError, match=message):
+        odeint(func, scalar(1.0), [0.0, 1.0], **options)
+    func, _ = closing_over(trainable=False)
+    y = odeint(func, scalar(1.0), [0.0, 1.0], **options)
+    np.testing.assert_allclose(numbers(y)[-1], np.exp(-2), rtol=0.1)
+
+
+def test_direct_finds_the_gradient_of_what_is_closed_over():
+    func, w = closing_over(trainable=True)
+
+    def solution(rate):
+        with keras.StatelessScope([(w, rate)]):
+            return odeint(func, scalar(1.0), [0.0, 1.0], adjoint="direct")[-1]
+
+    (found,) = gradients(solution, scalar(2.0))
+    np.testing.assert_allclose(found, -2 * np.exp(-4.0), rtol=1e-3)
+
+
+def test_what_a_function_closes_over_has_the_value_of_the_scope_around():
+    func, w = closing_over(trainable=False)
+    with keras.StatelessScope([(w, scalar(1.0))]):
+        y = odeint(func, scalar(1.0), [0.0, 1.0])
+    np.testing.assert_allclose(numbers(y)[-1], np.exp(-1), rtol=1e-3)
+
+
+def test_a_function_that_updates_a_variable_is_refused():
+    calls = keras.Variable(0, trainable=False, dtype="int32", name="calls")
+
+    def func(t, y):
+        calls.assign_add(1)
+        return -y
+
+    with pytest.raises(ValueError, match="pure function.*Received: variable='calls'"):
+        odeint(func, scalar(1.0), [0.0, 1.0])
 
 
 # The grid.

@@ -9,7 +9,7 @@ from cases import ADJOINTS, IMAGE, SOLVERS, VECTOR, assert_close, gradients, ran
 
 from keras_nanode import adjoints, bases, layers
 from keras_nanode.integrate import integrate
-from keras_nanode.vector_field import LayerFunction
+from keras_nanode.pure import LayerFunction
 
 BLOCKS = {
     "dense": lambda: (layers.DenseBlock(hidden_units=2), VECTOR),

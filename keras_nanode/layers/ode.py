@@ -12,13 +12,8 @@ from keras_nanode.integrate import as_state, check_steps, integrate, serialize_s
 from keras_nanode.layers.evaluations import Evaluations
 from keras_nanode.layers.nested import Nesting, same_shape
 from keras_nanode.layers.time_varying import TimeVarying
-from keras_nanode.vector_field import (
-    BasisWeights,
-    FixedWeights,
-    LayerFunction,
-    VectorField,
-    value_of,
-)
+from keras_nanode.pure import LayerFunction, value_of
+from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 
 @keras.saving.register_keras_serializable("keras_nanode")

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_nanode import backend, bases, checks
 from keras_nanode.layers.nested import Nesting, built_copy, copy_layer
-from keras_nanode.vector_field import LayerFunction, value_of
+from keras_nanode.pure import LayerFunction, value_of
 
 _STARTS = ("constant", "independent")
 
