@@ -24,7 +24,7 @@ from peers import workloads
 Step = Callable[[], Sequence[Any]]
 
 WARM_UP_SECONDS = 0.5
-SECONDS = 2.0
+SECONDS = 4.0
 AT_LEAST, AT_MOST = 3, 300
 # Processors that others used meanwhile, on average, that make a timing void.
 FOREIGN = 0.1
