@@ -14,7 +14,7 @@ from keras import ops, tree
 
 from keras_nanode import backend
 from keras_nanode.solvers import RungeKutta, Solver
-from keras_nanode.vector_field import Structure, VectorField, add, between
+from keras_nanode.vector_field import Structure, VectorField, add, between, pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +168,8 @@ class FixedSteps:
         weights = problem.field.weights
         self.located = weights.locate(start, end, places, problem.dtype)
         if problem.solver.carries_slopes and weights.breakpoints:
-            pieces = np.searchsorted(weights.breakpoints, (start + end) / 2)
-            jumps = np.append(False, pieces[1:] != pieces[:-1])
+            piece = pieces(weights.breakpoints, start, end, problem.dtype)
+            jumps = np.append(False, piece[1:] != piece[:-1])
             self.jumps = ops.convert_to_tensor(jumps)
             self.located += weights.locate_before(start, end, problem.dtype)
 

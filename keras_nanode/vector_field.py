@@ -125,17 +125,17 @@ class BasisWeights:
 
     def locate(self, start, end, places, dtype):
         places = [0.5] if self.basis.piecewise_constant else places
-        middle = (start + end) / 2
+        piece = pieces(self.breakpoints, start, end, dtype)
         return [
-            self._locate(between(start, end, place), middle, dtype) for place in places
+            self._locate(between(start, end, place), piece, dtype) for place in places
         ]
 
     def locate_before(self, start, end, dtype):
-        middle = (start + end) / 2
-        return [self._locate(start, np.append(middle[:1], middle[:-1]), dtype)]
+        piece = pieces(self.breakpoints, start, end, dtype)
+        return [self._locate(start, np.append(piece[:1], piece[:-1]), dtype)]
 
-    def _locate(self, times, middle, dtype):
-        times = _within_piece(times, middle, self.basis.breakpoints, dtype)
+    def _locate(self, times, piece, dtype):
+        times = _within_piece(times, piece, self.breakpoints, dtype)
         return self.basis.locate(ops.convert_to_tensor(times))
 
     def prepare(self, params, located):
@@ -183,8 +183,26 @@ def between(start, end, fraction):
     return start * (1 - fraction) + end * fraction
 
 
-def _within_piece(times, middle, breakpoints, dtype):
-    """`times` moved into the piece between breakpoints that holds `middle`.
+def pieces(breakpoints, start, end, dtype):
+    """Which piece between breakpoints each step is in: that which holds its middle.
+
+    Of times laid out in float64, a middle that differs from a breakpoint by rounding
+    alone is in the piece that begins there, whichever way time runs. Tensors are of
+    the dtype.
+    """
+    if not breakpoints:
+        return 0
+    middle = (start + end) / 2
+    if isinstance(middle, np.ndarray):
+        rounding = 4 * np.spacing(np.maximum(abs(start), abs(end)).max())
+        return np.searchsorted(np.array(breakpoints), middle + rounding, side="right")
+    # Counted, since not every format that a model is exported to can search.
+    edges = ops.convert_to_tensor(np.array(breakpoints, dtype))
+    return ops.sum(ops.cast(middle[:, None] >= edges, "int32"), axis=-1)
+
+
+def _within_piece(times, piece, breakpoints, dtype):
+    """`times` moved into a piece between breakpoints.
 
     A stage on a jump of z must see the side that its step is on, and a rounded time
     may lie on either. Arrays or tensors.
@@ -197,11 +215,7 @@ def _within_piece(times, middle, breakpoints, dtype):
     first = np.append(np.array(-np.inf, dtype), edges)
     last = np.nextafter(np.append(edges, np.array(np.inf, dtype)), first)
     if planned:
-        piece = np.searchsorted(np.array(breakpoints), middle, side="right")
         return np.clip(times, first[piece], last[piece])
-    # Counted, since not every format that a model is exported to can search.
-    passed = middle[:, None] >= ops.convert_to_tensor(edges)
-    piece = ops.sum(ops.cast(passed, "int32"), axis=-1)
     low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))
     # `ops.clip` would turn float64 into float32 on PyTorch.
     times = ops.where(times < low, low, times)

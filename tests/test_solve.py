@@ -178,6 +178,19 @@ def test_n_euler_steps_visit_each_of_n_buckets_once(t_span):
         assert numbers(visited).tolist() == list(range(n))[::-1]
 
 
+@pytest.mark.parametrize("t_span", [(0.0, 1.0), (-3.0, 7.3), (1e4, 1e4 + 1)])
+@pytest.mark.parametrize("buckets", [2, 10])
+def test_a_step_across_buckets_sees_the_one_that_begins_in_its_middle(t_span, buckets):
+    few = keras.backend.backend() == "jax"
+    for n in (7, 49) if few else range(1, 101):
+        basis = bases.Bucket(n * buckets, domain=t_span)
+        begins = [i * buckets + buckets // 2 for i in range(n)]
+        (visited,) = grid(basis, "euler", n, t_span).located
+        assert numbers(visited).tolist() == begins
+        (visited,) = grid(basis, "euler", n, t_span[::-1]).located
+        assert numbers(visited).tolist() == begins[::-1]
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_last_step_ends_on_t1(solver):
     for n in (1, 3, 7, 49, 1000):

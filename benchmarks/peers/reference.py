@@ -106,9 +106,9 @@ def step(workload: Workload, method, i: int, n: int, y, coefficients):
     for row in a:
         inner = y + h * sum((c * k for c, k in zip(row, slopes, strict=True)), 0 * y)
         t = (i + sum(row)) * h
-        # All stages of a step see the bucket that holds its middle.
+        # All stages of a step see the bucket that holds its middle, or begins there.
         bucket = workload.basis is not None and workload.basis[0] == "bucket"
-        place = (i + 0.5) * h if bucket else t
+        place = (i + 0.5) * h + 1e-12 if bucket else t
         weights_of = z(workload, place) if workload.basis else None
         theta = combine(weights_of, coefficients)
         k, pull = slope(workload.field, t, inner, theta)
