@@ -15,9 +15,8 @@ WAYS = {"graph": {"jit_compile": False}, "jit_compile": {"jit_compile": True}}
 on_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="`tf.function` is TensorFlow's"
 )
-# `torch.compile`: see the README.
 not_on_torch = pytest.mark.skipif(
-    BACKEND == "torch", reason="Keras runs PyTorch eagerly"
+    BACKEND == "torch", reason="eager; `torch.compile` below"
 )
 EAGER = {"run_eagerly": True, "jit_compile": False}
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_classifier.py"
@@ -18,11 +19,13 @@ FILES = (
     "training.png",
     "weights.png",
     "trig/model.keras",
-    "trig/saved_model/saved_model.pb",
     "trig/history.csv",
     "trig/results.json",
     "trig/weights.csv",
 )
+# What is said of the SavedModel, which Keras cannot write on PyTorch.
+EXPORTS = keras.backend.backend() != "torch"
+SAVED_MODEL = "SavedModel: " + ("the logits of the test set" if EXPORTS else "skipped")
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +77,8 @@ def test_a_killed_run_resumes_after_its_last_full_epoch(resumed, folder):
 def test_a_finished_run_writes_all_files_and_prints_the_table(resumed, folder):
     assert [name for name in FILES if not (folder / name).exists()] == []
     assert not (folder / "trig" / "backup").exists()
-    assert "SavedModel: the logits of the test set differ by" in resumed.stdout
+    assert (folder / "trig/saved_model/saved_model.pb").exists() == EXPORTS
+    assert SAVED_MODEL in resumed.stdout
     header, row = (
         next(line for line in resumed.stdout.splitlines() if line.startswith(name))
         for name in ("block ", "trig ")

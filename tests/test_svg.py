@@ -414,6 +414,9 @@ def test_configuration():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="XLA is TensorFlow's and JAX's"
+)
 @pytest.mark.parametrize("block", ["conv", "trig"])
 def test_compiled_by_xla(block):
     model, x = tiny(block=block), videos(4, 4)
