@@ -60,8 +60,8 @@ def odeint(
         Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
         weights if `func` is a layer. What a function closes over gets none (with
         `adjoint="direct"` it does, but not from adaptive steps on JAX): pass it in
-        `args`. The gradient in a time t_i is that of the
-        exact solution, <a(t_i), func(t_i, y_i)> with the cotangent a.
+        `args`. The gradient in a time t_i is that of the exact solution,
+        <a(t_i), func(t_i, y_i)> with the cotangent a.
 
         If adaptive steps fail, the times that were not reached have NaN.
 

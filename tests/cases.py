@@ -26,6 +26,8 @@ BASES = {
     "trig": bases.Trigonometric(2),
 }
 
+# Whether Keras writes SavedModels.
+EXPORTS = keras.backend.backend() != "torch"
 STEPS = {"steps": 3}
 VECTOR, IMAGE = (4, 3), (2, 6, 6, 4)
 

@@ -16,7 +16,7 @@ on_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="`tf.function` is TensorFlow's"
 )
 not_on_torch = pytest.mark.skipif(
-    BACKEND == "torch", reason="eager; `torch.compile` below"
+    BACKEND == "torch", reason="eager: see `torch.compile`"
 )
 EAGER = {"run_eagerly": True, "jit_compile": False}
 

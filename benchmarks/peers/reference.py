@@ -106,7 +106,8 @@ def step(workload: Workload, method, i: int, n: int, y, coefficients):
     for row in a:
         inner = y + h * sum((c * k for c, k in zip(row, slopes, strict=True)), 0 * y)
         t = (i + sum(row)) * h
-        # All stages of a step see the bucket that holds its middle, or begins there.
+        # All stages of a step see the bucket that holds its middle. One that begins
+        # there holds it, which rounding must not change.
         bucket = workload.basis is not None and workload.basis[0] == "bucket"
         place = (i + 0.5) * h + 1e-12 if bucket else t
         weights_of = z(workload, place) if workload.basis else None
