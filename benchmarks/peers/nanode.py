@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_nanode import Adaptive, Checkpoint, bases, layers
 from peers import worker
+from peers.plan import XLA
 from peers.workloads import BATCHES, Workload
 
 ADJOINTS = {
@@ -18,17 +19,19 @@ ADJOINTS = {
 
 
 def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
-    layer = make_layer(workload, variant, coefficients)
+    layer = make_layer(workload, variant.removesuffix(XLA), coefficients)
     if not workload.training:
         return make_prediction(layer, x)
-    return compiled(layer, x)
+    return compiled(layer, x, variant.endswith(XLA))
 
 
-def compiled(layer, x) -> worker.Step:
+def compiled(layer, x, xla: bool = False) -> worker.Step:
     """The training step of a layer in a `tf.function`."""
     x = tf.constant(x)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *x.shape[1:]))])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *x.shape[1:]))], jit_compile=xla
+    )
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -17,6 +17,7 @@ class Entrant(NamedTuple):
 
 
 ADJOINTS = ("checkpoint", "all states", "backsolve", "direct")
+XLA = " XLA"  # ends a variant in a `tf.function(jit_compile=True)`
 # Where each peer runs: in this environment, or in one that `install.sh` makes.
 ENVIRONMENTS = {
     "bare": "",
@@ -36,6 +37,8 @@ def _each(peer: str, *variants: str) -> list[Entrant]:
 
 _BARE = _each("bare", "f + vjp", "f", "vjp")
 _NANODE = _each("nanode", *ADJOINTS)
+# Not of convolutions, which in a loop take XLA's CPU 20 times as long.
+_NANODE_XLA = _each("nanode", *(adjoint + XLA for adjoint in ADJOINTS[:3]))
 _REVERSIBLE = _each("nanode", "reversible")
 _RESNET = _each("keras_resnet", "layers")
 _DIFFRAX = _each("diffrax", "default", "backsolve", "direct")
@@ -44,8 +47,9 @@ _CONV = _each("bare", "f + vjp") + _NANODE + _REVERSIBLE + _RESNET
 _CONV_PEERS = _CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX[:2]
 _TORCHDIFFEQ = _each("torchdiffeq", "adjoint", "direct")
 _ADAPTIVE = [
-    *(_BARE + _NANODE + _TORCHDIFFEQ + _DIFFRAX),
-    *(_each("torchode", "autodiff") + _each("tfp", "backsolve")),
+    *(_BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX),
+    *_each("torchode", "autodiff"),
+    *_each("tfp", "backsolve", "backsolve" + XLA),
 ]
 
 ENTRANTS: dict[str, list[Entrant]] = {
@@ -56,7 +60,7 @@ ENTRANTS: dict[str, list[Entrant]] = {
     # Neither as many blocks nor as many stored steps: gigabytes, and minutes to trace.
     "conv-trig-1000": _each("nanode", "checkpoint", "backsolve", "reversible"),
     "paper-block": _CONV_PEERS,
-    "dense-bucket": _BARE + _NANODE + _TORCHDIFFEQ + _DIFFRAX,
+    "dense-bucket": _BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX,
     "mlp-adaptive": _ADAPTIVE,
     "tiny": _ADAPTIVE,
     **{f"K-bucket-{k}": _each("nanode", *ADJOINTS[:2]) for k in (1, 10, 100, 1000)},

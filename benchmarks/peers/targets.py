@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from peers.plan import Entrant
+from peers.plan import XLA, Entrant
 from peers.samples import Row, Rows
 
 
@@ -33,7 +33,9 @@ def _of(peer: str, *variants: str) -> tuple[Entrant, ...]:
 ADJOINT = _of("torchdiffeq", "adjoint", "adjoint channels_last")
 DIRECT = _of("torchdiffeq", "direct", "direct channels_last")
 DIFFRAX = _of("diffrax", "default")
+TFP = _of("tfp", "backsolve", "backsolve" + XLA)
 ALL_STATES, CHECKPOINT = _nanode("all states"), _nanode("checkpoint")
+ALL_STATES_XLA = _nanode("all states" + XLA)
 UNCOMPILED = (
     *_of("torchdiffeq", "adjoint", "direct"),
     *(*_of("torchode", "autodiff"), *_of("tfp", "backsolve")),
@@ -49,14 +51,20 @@ TARGETS = [
     Target("conv-trig-100", CHECKPOINT, 1.2, DIRECT),
     Target("conv-trig-100", CHECKPOINT, 1 / 5, DIRECT, quantity="memory"),
     Target("conv-trig-100", _nanode("direct"), 0.85, DIRECT),
-    Target("dense-bucket", ALL_STATES, 0.1, ADJOINT),
-    Target("dense-bucket", ALL_STATES, 0.75, DIRECT),
-    Target("dense-bucket", ALL_STATES, 0.6, DIFFRAX),
-    Target("mlp-adaptive", ALL_STATES, 0.2, ADJOINT),
-    Target("mlp-adaptive", ALL_STATES, 0.85, DIFFRAX),
-    Target("mlp-adaptive", ALL_STATES, 0.85, _of("tfp", "backsolve")),
+    *(
+        target
+        for ours in (ALL_STATES, ALL_STATES_XLA)
+        for target in (
+            Target("dense-bucket", ours, 0.1, ADJOINT),
+            Target("dense-bucket", ours, 0.75, DIRECT),
+            Target("dense-bucket", ours, 0.6, DIFFRAX),
+            Target("mlp-adaptive", ours, 0.2, ADJOINT),
+            Target("mlp-adaptive", ours, 0.85, DIFFRAX),
+            Target("mlp-adaptive", ours, 0.85, TFP),
+            Target("tiny", ours, 2.0, _of("diffrax", "default", "backsolve", "direct")),
+        )
+    ),
     *(Target("tiny", ALL_STATES, 1.0, (entrant,)) for entrant in UNCOMPILED),
-    Target("tiny", ALL_STATES, 2.0, _of("diffrax", "default", "backsolve", "direct")),
     Target("K-bucket-100", ALL_STATES, 1.1, (ALL_STATES,), "K-bucket-1"),
     Target("K-trig-30", ALL_STATES, 1.2, (ALL_STATES,), "K-trig-1"),
     *(

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from peers import worker
+from peers.plan import XLA
 from peers.tf_fields import FIELDS
 from peers.workloads import Workload
 
@@ -13,7 +14,7 @@ def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
     solver = tfp.math.ode.DormandPrince(rtol=tolerance, atol=tolerance)
     x, theta = tf.constant(x), [tf.constant(c) for c in coefficients]
 
-    @tf.function
+    @tf.function(jit_compile=variant.endswith(XLA))
     def step(x, theta):
         with tf.GradientTape() as tape:
             tape.watch([x, *theta])

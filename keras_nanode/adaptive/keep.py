@@ -58,13 +58,14 @@ class Doubling:
 
     def keep(self, saved, mark, i, y):
         """State i joins `saved`; the new mark."""
+        # Written first: XLA has no buffer of an unknown batch size to read from before.
+        saved = write(saved, (i + mark - 1) // mark, y)
         full = i == self.num * mark
-        dropped = ops.where(full, ops.cast((self.num + 1) // 2, "int32"), 0)
+        stay = ops.where(full, ops.cast(self.num // 2 + 1, "int32"), 0)
         saved = backend.fori_loop(
-            dropped, lambda j, saved: write(saved, j, read(saved, 2 * j)), saved
+            stay, lambda j, saved: write(saved, j, read(saved, 2 * j)), saved
         )
-        mark = ops.where(full, 2 * mark, mark)
-        return write(saved, (i + mark - 1) // mark, y), mark
+        return saved, ops.where(full, 2 * mark, mark)
 
     def legs(self, count, mark) -> Legs:
         return Legs(count, mark, 0, self.num + 1, self.slots)
