@@ -29,9 +29,7 @@ def compiled(layer, x, xla: bool = False) -> worker.Step:
     """The training step of a layer in a `tf.function`."""
     x = tf.constant(x)
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *x.shape[1:]))], jit_compile=xla
-    )
+    @tf.function(input_signature=[tf.TensorSpec((None, *x.shape[1:]))], jit_compile=xla)
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)

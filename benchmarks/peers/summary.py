@@ -21,9 +21,9 @@ of its own, and beside it by how much these differ, (largest - least) / median. 
 the largest memory of a step above what was occupied before. Errors are relative, in the
 Euclidean norm, against float64; of the coefficients the largest. `bare` is the floor:
 the compiled f as often as the solver evaluates it, and its vjp as often, with ready
-weights. `all states` is `Checkpoint(num=steps)`; `XLA` is `jit_compile=True`, which on a
-CPU Keras leaves off by itself. `reversible` is reversible Heun: what another method than
-Euler's differs by is no error of its gradient."""
+weights. `all states` is `Checkpoint(num=steps)`; `XLA` is `jit_compile=True`, which
+Keras leaves off on a CPU by itself. `reversible` is reversible Heun: what another
+method than Euler's differs by is no error of its gradient."""
 
 
 def report(samples: list[Sample]) -> str:
