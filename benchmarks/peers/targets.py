@@ -52,16 +52,16 @@ TARGETS = [
     Target("conv-trig-100", CHECKPOINT, 1 / 5, DIRECT, quantity="memory"),
     Target("conv-trig-100", _nanode("direct"), 0.85, DIRECT),
     *(
-        target
+        Target(name, ours, bound, theirs)
         for ours in (ALL_STATES, ALL_STATES_XLA)
-        for target in (
-            Target("dense-bucket", ours, 0.1, ADJOINT),
-            Target("dense-bucket", ours, 0.75, DIRECT),
-            Target("dense-bucket", ours, 0.6, DIFFRAX),
-            Target("mlp-adaptive", ours, 0.2, ADJOINT),
-            Target("mlp-adaptive", ours, 0.85, DIFFRAX),
-            Target("mlp-adaptive", ours, 0.85, TFP),
-            Target("tiny", ours, 2.0, _of("diffrax", "default", "backsolve", "direct")),
+        for name, bound, theirs in (
+            ("dense-bucket", 0.1, ADJOINT),
+            ("dense-bucket", 0.75, DIRECT),
+            ("dense-bucket", 0.6, DIFFRAX),
+            ("mlp-adaptive", 0.2, ADJOINT),
+            ("mlp-adaptive", 0.85, DIFFRAX),
+            ("mlp-adaptive", 0.85, TFP),
+            ("tiny", 2.0, _of("diffrax", "default", "backsolve", "direct")),
         )
     ),
     *(Target("tiny", ALL_STATES, 1.0, (entrant,)) for entrant in UNCOMPILED),
