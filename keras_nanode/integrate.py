@@ -244,7 +244,7 @@ def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
         return _check_adaptive(solver, adaptive)
     if not isinstance(adaptive, Adaptive):
         return checks.count("steps", steps)
-    if solver.is_reversible or not solver.tableau.b_embedded:
+    if not solver.estimates_error:
         raise ValueError(
             f"The solver {solver.name!r} has no error estimate, so that it cannot "
             "choose its steps. Give their number, for example `steps=10`, or use a "

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_nanode import checks
+from keras_nanode.layers.arguments import CheckedArguments
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class Augment(keras.Layer):
+class Augment(CheckedArguments, keras.Layer):
     """Appends channels of zeros.
 
     A flow keeps the order of points on a line, so that no exact ODE in one dimension,

@@ -2,50 +2,39 @@
 
 import keras
 
+from keras_nanode.layers.arguments import arguments_of, is_ours
 from keras_nanode.layers.blocks import ConvBlock, DenseBlock
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
 
 
 class _BlockODE(ODE):
-    """`ODE(TimeVarying(block_class(**block), basis, start), ...)`."""
-
-    block_class: type[keras.Layer]
+    """`ODE(TimeVarying(block, basis, start), ...)`, whose constructor takes the
+    arguments of all of them."""
 
     def __init__(
-        self,
-        basis,
-        block,
-        start="constant",
-        solver="euler",
-        steps=None,
-        t_span=(0.0, 1.0),
-        adjoint="checkpoint",
-        **kwargs,
+        self, basis, block, start, solver, steps, t_span, adjoint, dtype=None, **kwargs
     ):
-        dtype = keras.dtype_policies.get(kwargs.pop("dtype", None))
-        own = {k: kwargs.pop(k) for k in ("name", "trainable") if k in kwargs}
-        pattern = self.block_class(**block, **kwargs, dtype=dtype)
+        dynamics = TimeVarying(block, basis, start, dtype=dtype)
         super().__init__(
-            TimeVarying(pattern, basis, start, dtype=dtype),
-            solver,
-            steps,
-            t_span,
-            adjoint,
-            dtype=dtype,
-            **own,
+            dynamics, solver, steps, t_span, adjoint, dtype=dtype, **kwargs
         )
-        for argument in block:
-            setattr(self, argument, getattr(pattern, argument))
-        self.basis = self.dynamics.basis
-        self.start = start
+        self.basis, self.start = dynamics.basis, dynamics.start
+        for source in (block, dynamics.basis):
+            for name in self._given.intersection(arguments_of(type(source))):
+                setattr(self, name, getattr(source, name))
 
     def get_config(self):
-        config = super().get_config()
-        del config["dynamics"]
-        block = self.dynamics.layer.get_config()
-        own = {"basis": keras.saving.serialize_keras_object(self.basis)}
-        return {**block, **config, **own, "start": self.start}
+        config = {
+            **self.basis.get_config(),
+            **self.dynamics.layer.get_config(),
+            **self.dynamics.get_config(),
+            **super().get_config(),
+        }
+        # Of a user's subclass, what the class of ours takes that it is made from.
+        ours = next(cls for cls in type(self).__mro__ if is_ours(cls))
+        names = (*arguments_of(ours), *keras.Layer.get_config(self))
+        return {name: config[name] for name in names}
 
     @classmethod
     def from_config(cls, config):
@@ -62,11 +51,11 @@ class DenseODE(_BlockODE):
         basis: The functions of time that the weights are combined from: a
             `keras_nanode.bases.Basis`, or a name in `keras_nanode.bases.ALL`.
         hidden_units: Positive integer, width of the bottleneck; None for none.
-        activation: Activation function or its name.
-        use_bias: Boolean.
-        **kwargs: Arguments of `DenseBlock` (`normalization`, `kernel_initializer`,
-            ...), of `TimeVarying` (`start`) and of `ODE` (`solver`, `steps`, `t_span`,
-            `adjoint`).
+        activation, use_bias, normalization, kernel_initializer, bias_initializer,
+            kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
+            in `DenseBlock`, for the weights at each time.
+        start: As in `TimeVarying`: `"constant"` in time, or `"independent"`.
+        solver, steps, t_span, adjoint: As in `ODE`.
 
     Input shape:
         `(batch, ..., channels)`.
@@ -75,7 +64,7 @@ class DenseODE(_BlockODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that these layers have.
+        ValueError: if an argument is not as described.
 
     Example:
 
@@ -89,22 +78,40 @@ class DenseODE(_BlockODE):
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 2.3
     """
 
-    block_class = DenseBlock
-
     def __init__(
-        self, basis, hidden_units=None, activation="tanh", use_bias=True, **kwargs
+        self,
+        basis,
+        hidden_units=None,
+        activation="tanh",
+        use_bias=True,
+        normalization=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        start="constant",
+        solver="euler",
+        steps=None,
+        t_span=(0.0, 1.0),
+        adjoint="checkpoint",
+        **kwargs,
     ):
-        block = {
-            "hidden_units": hidden_units,
-            "activation": activation,
-            "use_bias": use_bias,
-        }
-        super().__init__(basis, block, **kwargs)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["units"]
-        return config
+        block = DenseBlock(
+            hidden_units=hidden_units,
+            activation=activation,
+            normalization=normalization,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            dtype=kwargs.get("dtype"),
+        )
+        super().__init__(basis, block, start, solver, steps, t_span, adjoint, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -119,11 +126,11 @@ class ConvODE(_BlockODE):
             `keras_nanode.bases.Basis`, or a name in `keras_nanode.bases.ALL`.
         kernel_size: Positive integer k, or one for each spatial axis.
         hidden_filters: Positive integer, width of the bottleneck; None for none.
-        activation: Activation function or its name.
-        normalization: None, `"group"` or `"layer"`; its weights depend on time too.
-        **kwargs: Arguments of `ConvBlock` (`use_bias`, `kernel_initializer`, ...), of
-            `TimeVarying` (`start`) and of `ODE` (`solver`, `steps`, `t_span`,
-            `adjoint`).
+        activation, normalization, use_bias, kernel_initializer, bias_initializer,
+            kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
+            in `ConvBlock`, for the weights at each time.
+        start: As in `TimeVarying`: `"constant"` in time, or `"independent"`.
+        solver, steps, t_span, adjoint: As in `ODE`.
 
     Input shape:
         `(batch, *spatial, channels)` with 1 to 3 spatial axes.
@@ -132,7 +139,7 @@ class ConvODE(_BlockODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that these layers have.
+        ValueError: if an argument is not as described.
 
     Example:
 
@@ -146,8 +153,6 @@ class ConvODE(_BlockODE):
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
 
-    block_class = ConvBlock
-
     def __init__(
         self,
         basis,
@@ -155,17 +160,32 @@ class ConvODE(_BlockODE):
         hidden_filters=None,
         activation="relu",
         normalization=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        start="constant",
+        solver="euler",
+        steps=None,
+        t_span=(0.0, 1.0),
+        adjoint="checkpoint",
         **kwargs,
     ):
-        block = {
-            "kernel_size": kernel_size,
-            "hidden_filters": hidden_filters,
-            "activation": activation,
-            "normalization": normalization,
-        }
-        super().__init__(basis, block, **kwargs)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["filters"]
-        return config
+        block = ConvBlock(
+            kernel_size=kernel_size,
+            hidden_filters=hidden_filters,
+            activation=activation,
+            normalization=normalization,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            dtype=kwargs.get("dtype"),
+        )
+        super().__init__(basis, block, start, solver, steps, t_span, adjoint, **kwargs)

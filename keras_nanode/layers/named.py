@@ -1,39 +1,32 @@
 """ODE layers named after their basis: compositions without mathematics of their own."""
 
+import math
+
 import keras
 
 from keras_nanode import checks
 from keras_nanode.bases import Bucket, Polynomial, Trigonometric
+from keras_nanode.layers.arguments import takes_arguments_of
 from keras_nanode.layers.block_odes import ConvODE, DenseODE
 
 
-class _Named:
-    """An ODE layer whose first argument makes its basis, for the times of `t_span`."""
-
-    argument: str
-    basis_class: type
-
-    def __init__(self, value, t_span=(0.0, 1.0), **kwargs):
-        domain = sorted(checks.times("t_span", t_span))
-        basis = self.basis_class(value, domain=(domain[0], domain[-1]))
-        super().__init__(basis, t_span=t_span, **kwargs)  # type: ignore[call-arg]
-
-    def get_config(self):
-        config = super().get_config()  # type: ignore[misc]
-        del config["basis"]
-        return {**config, self.argument: getattr(self, self.argument)}
+def _domain(t_span) -> tuple[float, float]:
+    """The times of `t_span`, whichever way it runs."""
+    times = checks.times("t_span", t_span)
+    return times.min(), times.max()
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class BucketDenseODE(_Named, DenseODE):
+class BucketDenseODE(DenseODE):
     """`DenseODE` over `bases.Bucket`.
 
     A dense map with weights of its own in each of equal pieces of `t_span`.
+    By default each piece has equally many steps.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
-        **kwargs: Arguments of `DenseODE`: `hidden_units`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        **kwargs: The other arguments of `DenseODE`: `hidden_units`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, ..., channels)`.
@@ -42,33 +35,32 @@ class BucketDenseODE(_Named, DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `DenseODE` and `bases.Bucket` have.
+        ValueError: if an argument is not as in `DenseODE` or `bases.Bucket`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.BucketDenseODE(10, steps=10)(keras.ops.ones((2, 3))).shape[-1]
+    >>> layers.BucketDenseODE(10)(keras.ops.ones((2, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "num_buckets", Bucket
-
-    def __init__(self, num_buckets, **kwargs):
-        super().__init__(num_buckets, **kwargs)
-        self.num_buckets = num_buckets
+    @takes_arguments_of(DenseODE, but="basis")
+    def __init__(self, num_buckets, *, t_span=(0.0, 1.0), **kwargs):
+        basis = Bucket(num_buckets, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class PolyDenseODE(_Named, DenseODE):
+class PolyDenseODE(DenseODE):
     """`DenseODE` over `bases.Polynomial`.
 
     A dense map with weights that are polynomials in t.
 
     Args:
         degree: Integer of at least 0, the polynomials' degree.
-        **kwargs: Arguments of `DenseODE`: `hidden_units`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        **kwargs: The other arguments of `DenseODE`: `hidden_units`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, ..., channels)`.
@@ -77,33 +69,33 @@ class PolyDenseODE(_Named, DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `DenseODE` and `bases.Polynomial` have.
+        ValueError: if an argument is not as in `DenseODE` or `bases.Polynomial`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.PolyDenseODE(2, steps=10)(keras.ops.ones((2, 3))).shape[-1]
+    >>> layers.PolyDenseODE(2)(keras.ops.ones((2, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "degree", Polynomial
-
-    def __init__(self, degree, **kwargs):
-        super().__init__(degree, **kwargs)
-        self.degree = degree
+    @takes_arguments_of(DenseODE, but="basis")
+    def __init__(self, degree, *, t_span=(0.0, 1.0), **kwargs):
+        basis = Polynomial(degree, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class TrigDenseODE(_Named, DenseODE):
+class TrigDenseODE(DenseODE):
     """`DenseODE` over `bases.Trigonometric`.
 
     A dense map with weights that are trigonometric polynomials in t.
 
     Args:
         order: Integer of at least 0, the number of harmonics.
-        **kwargs: Arguments of `DenseODE`: `hidden_units`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        period: Positive number, the time after which the weights repeat.
+        **kwargs: The other arguments of `DenseODE`: `hidden_units`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, ..., channels)`.
@@ -112,33 +104,33 @@ class TrigDenseODE(_Named, DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `DenseODE` and `bases.Trigonometric` have.
+        ValueError: if an argument is not as in `DenseODE` or `bases.Trigonometric`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.TrigDenseODE(3, steps=10)(keras.ops.ones((2, 3))).shape[-1]
+    >>> layers.TrigDenseODE(3)(keras.ops.ones((2, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "order", Trigonometric
-
-    def __init__(self, order, **kwargs):
-        super().__init__(order, **kwargs)
-        self.order = order
+    @takes_arguments_of(DenseODE, but="basis")
+    def __init__(self, order, *, period=2 * math.pi, t_span=(0.0, 1.0), **kwargs):
+        basis = Trigonometric(order, period, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class BucketConvODE(_Named, ConvODE):
+class BucketConvODE(ConvODE):
     """`ConvODE` over `bases.Bucket`.
 
     A convolution with weights of its own in each of equal pieces of `t_span`.
+    By default each piece has equally many steps.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
-        **kwargs: Arguments of `ConvODE`: `hidden_filters`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        **kwargs: The other arguments of `ConvODE`: `hidden_filters`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, *spatial, channels)`.
@@ -147,33 +139,32 @@ class BucketConvODE(_Named, ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `ConvODE` and `bases.Bucket` have.
+        ValueError: if an argument is not as in `ConvODE` or `bases.Bucket`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.BucketConvODE(10, steps=10)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
+    >>> layers.BucketConvODE(10)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "num_buckets", Bucket
-
-    def __init__(self, num_buckets, **kwargs):
-        super().__init__(num_buckets, **kwargs)
-        self.num_buckets = num_buckets
+    @takes_arguments_of(ConvODE, but="basis")
+    def __init__(self, num_buckets, *, t_span=(0.0, 1.0), **kwargs):
+        basis = Bucket(num_buckets, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class PolyConvODE(_Named, ConvODE):
+class PolyConvODE(ConvODE):
     """`ConvODE` over `bases.Polynomial`.
 
     A convolution with weights that are polynomials in t.
 
     Args:
         degree: Integer of at least 0, the polynomials' degree.
-        **kwargs: Arguments of `ConvODE`: `hidden_filters`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        **kwargs: The other arguments of `ConvODE`: `hidden_filters`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, *spatial, channels)`.
@@ -182,33 +173,33 @@ class PolyConvODE(_Named, ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `ConvODE` and `bases.Polynomial` have.
+        ValueError: if an argument is not as in `ConvODE` or `bases.Polynomial`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.PolyConvODE(2, steps=10)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
+    >>> layers.PolyConvODE(2)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "degree", Polynomial
-
-    def __init__(self, degree, **kwargs):
-        super().__init__(degree, **kwargs)
-        self.degree = degree
+    @takes_arguments_of(ConvODE, but="basis")
+    def __init__(self, degree, *, t_span=(0.0, 1.0), **kwargs):
+        basis = Polynomial(degree, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class TrigConvODE(_Named, ConvODE):
+class TrigConvODE(ConvODE):
     """`ConvODE` over `bases.Trigonometric`.
 
     A convolution with weights that are trigonometric polynomials in t.
 
     Args:
         order: Integer of at least 0, the number of harmonics.
-        **kwargs: Arguments of `ConvODE`: `hidden_filters`, `activation`, `solver`,
-            `steps`, `t_span`, `adjoint`, ...
+        period: Positive number, the time after which the weights repeat.
+        **kwargs: The other arguments of `ConvODE`: `hidden_filters`, `activation`,
+            `solver`, `steps`, `t_span`, `adjoint`, ...
 
     Input shape:
         `(batch, *spatial, channels)`.
@@ -217,18 +208,17 @@ class TrigConvODE(_Named, ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: for the reasons that `ConvODE` and `bases.Trigonometric` have.
+        ValueError: if an argument is not as in `ConvODE` or `bases.Trigonometric`.
 
     Example:
 
     >>> import keras
     >>> from keras_nanode import layers
-    >>> layers.TrigConvODE(3, steps=10)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
+    >>> layers.TrigConvODE(3)(keras.ops.ones((2, 8, 8, 3))).shape[-1]
     3
     """
 
-    argument, basis_class = "order", Trigonometric
-
-    def __init__(self, order, **kwargs):
-        super().__init__(order, **kwargs)
-        self.order = order
+    @takes_arguments_of(ConvODE, but="basis")
+    def __init__(self, order, *, period=2 * math.pi, t_span=(0.0, 1.0), **kwargs):
+        basis = Trigonometric(order, period, _domain(t_span))
+        super().__init__(basis, t_span=t_span, **kwargs)

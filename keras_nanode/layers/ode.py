@@ -9,15 +9,17 @@ from keras import ops
 from keras_nanode import adjoints, checks, solvers
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
+from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.evaluations import Evaluations
 from keras_nanode.layers.nested import Nesting, same_shape
+from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.pure import LayerFunction, value_of
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class ODE(Nesting, keras.Layer):
+class ODE(CheckedArguments, Nesting, keras.Layer):
     """Integrates dx/dt = dynamics(x, t) from x(t0) = inputs and returns x(t1).
 
     Args:
@@ -30,7 +32,10 @@ class ODE(Nesting, keras.Layer):
         steps: Positive integer, the number of equal steps; `"adaptive"` or
             `Adaptive(rtol, atol, max_steps)` for steps chosen by the estimated error;
             None for adaptive steps if the solver has an estimate (`"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"dopri8"`). A metric then shows the mean number of
+            `"dopri5"`, `"tsit5"`, `"dopri8"`), else for 10 steps, as the paper's
+            networks take, or the next multiple of the number of the basis' pieces, so
+            that each bucket has equally many. Steps that leave a piece out are warned
+            of. A metric then shows the mean number of
             evaluations in a call as `<name>_nfe`.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
         adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
@@ -91,8 +96,13 @@ class ODE(Nesting, keras.Layer):
         super().__init__(autocast=False, **kwargs)
         self.dynamics = checks.layer("dynamics", dynamics)
         self.solver = solvers.get(solver)
-        self.steps = check_steps(self.solver, steps)
         self.t_span = _check_span(t_span, dynamics)
+        basis = getattr(dynamics, "basis", None)
+        if steps is None and not self.solver.estimates_error:
+            steps = default_steps(basis, self.t_span)
+        self.steps = check_steps(self.solver, steps)
+        if not isinstance(self.steps, Adaptive):
+            warn_of_unseen_pieces(self.name, basis, self.t_span, self.steps)
         self.adjoint = adjoints.get(adjoint)
         self.adjoint.check(self.solver)
         self.supports_masking = True

@@ -3,11 +3,12 @@
 import keras
 
 from keras_nanode import checks
+from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting, copy_layer, same_shape
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class ResidualStack(Nesting, keras.Layer):
+class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     """h <- h + block(h), `depth` times.
 
     With `shared` weights this is the paper's Con-ResNet: Euler's method for an

@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from keras_nanode import checks
+from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting
 from keras_nanode.vector_field import factor
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class TimeAppended(Nesting, keras.Layer):
+class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     """A layer applied to (x, t): the time joins the input as one more channel.
 
     The dynamics of the paper's AppNODE: f depends on time, its weights do not.

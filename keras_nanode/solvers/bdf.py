@@ -21,6 +21,7 @@ class BDF:
 
     name = "bdf"
     is_reversible = False
+    estimates_error = True
 
     def __post_init__(self):
         backend = keras.backend.backend()

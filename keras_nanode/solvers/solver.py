@@ -43,6 +43,11 @@ class Solver(abc.ABC):
     def evaluations(self) -> int: ...
 
     @property
+    def estimates_error(self) -> bool:
+        """Whether it can choose its steps by an estimate of their error."""
+        return bool(self.tableau.b_embedded) and not self.is_reversible
+
+    @property
     def order(self) -> int:
         return self.tableau.order
 

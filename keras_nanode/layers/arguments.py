@@ -1,0 +1,129 @@
+"""What every public layer and model does with the arguments of its constructor."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+# What Keras takes in the constructor of every layer.
+_OF_KERAS = (
+    "activity_regularizer",
+    "dtype",
+    "input_dim",
+    "input_shape",
+    "name",
+    "trainable",
+)
+# What other libraries call an argument, and what it is here.
+_OTHER_NAMES = {
+    **dict.fromkeys(("method", "integrator"), "solver"),
+    **dict.fromkeys(("num_steps", "n_steps", "step_size", "dt", "h"), "steps"),
+    **dict.fromkeys(("t", "t0", "t1", "ts", "tspan", "t_eval", "times"), "t_span"),
+    **dict.fromkeys(("gradient", "adjoint_method"), "adjoint"),
+    **dict.fromkeys(("f", "func", "vector_field"), "dynamics"),
+    **dict.fromkeys(("num_frequencies", "num_harmonics"), "order"),
+    **dict.fromkeys(("buckets", "num_pieces"), "num_buckets"),
+    **dict.fromkeys(("num_layers", "num_blocks"), "depth"),
+}
+_OF_ADAPTIVE = ("rtol", "atol", "max_steps")
+_WIDTHS = ("units", "filters", "channels")
+
+
+class CheckedArguments:
+    """Names a wrong keyword, and keeps what the constructor was given from changes.
+
+    An attribute that may be changed later is a property with a setter.
+    """
+
+    # The arguments of all constructors that make an instance.
+    _given: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and is_ours(cls):
+            cls._given = cls._given.union(arguments_of(cls))
+
+    def __new__(cls, *args, **kwargs):
+        # A user's subclass has arguments of its own, which it may pass on or not.
+        if is_ours(cls.__init__):
+            for name in kwargs:
+                if name not in (*arguments_of(cls), *_OF_KERAS):
+                    raise ValueError(_unknown(cls, name, kwargs[name]))
+        return super().__new__(cls, *args, **kwargs)
+
+    def __setattr__(self, name, value):
+        known = getattr(type(self), name, None)
+        if isinstance(known, property):
+            is_fixed = known.fset is None
+        else:
+            is_fixed = hasattr(self, name)
+        if is_fixed and name in self._given:
+            raise AttributeError(
+                f"`{name}` of a {type(self).__name__} cannot be changed after "
+                "construction. Make a new layer, for example with "
+                "`type(layer).from_config({**layer.get_config(), "
+                f"{name!r}: ...}})`. Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+
+def arguments_of(cls: Any) -> tuple[str, ...]:
+    """The names of what a class's constructor takes, without Keras' own."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return tuple(p.name for p in parameters if p.kind in kinds)
+
+
+def takes_arguments_of(parent: Any, but: str = "") -> Callable:
+    """Shows the parent's arguments in the place of a constructor's `**kwargs`.
+
+    `help` and editors that run the code then list them.
+
+    Args:
+        parent: The class whose constructor takes `**kwargs`.
+        but: The one that the decorated constructor gives itself.
+    """
+
+    def decorate(init):
+        def parameters(function):
+            return list(inspect.signature(function).parameters.values())
+
+        *own, rest = parameters(init)
+        taken = {but, *(p.name for p in own)}
+        others = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in parameters(parent.__init__)[1:-1]
+            if p.name not in taken
+        ]
+        init.__signature__ = inspect.Signature([*own, *others, rest])
+        return init
+
+    return decorate
+
+
+def is_ours(thing) -> bool:
+    """Whether a class or a function is of this library."""
+    return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _unknown(cls: Any, name: str, value) -> str:
+    names = arguments_of(cls)
+    close = difflib.get_close_matches(name, (*names, *_OF_KERAS), 1)
+    hidden = [n for n in names if n.startswith("hidden_")]
+    if name in _OF_ADAPTIVE and "steps" in names:
+        hint = f"Use `steps=keras_nanode.Adaptive({name}=...)`."
+    elif _OTHER_NAMES.get(name) in names:
+        hint = f"Did you mean `{_OTHER_NAMES[name]}`?"
+    elif name in _WIDTHS and hidden:
+        hint = (
+            "It keeps the width of its input: change that before or after it, with a "
+            f"layer of Keras, or set the width inside of it with `{hidden[0]}`."
+        )
+    elif close:
+        hint = f"Did you mean `{close[0]}`?"
+    else:
+        hint = f"Its arguments are {', '.join(names)}, and those of `keras.Layer`."
+    return (
+        f"`{cls.__name__}` takes no argument `{name}`. {hint} "
+        f"Received: {name}={value!r}"
+    )

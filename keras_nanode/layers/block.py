@@ -1,0 +1,193 @@
+"""What a block of dense maps and one of convolutions have in common."""
+
+import math
+
+import keras
+from keras import activations, constraints, initializers, regularizers
+
+from keras_nanode import checks
+from keras_nanode.layers.arguments import CheckedArguments
+
+_NORMALIZATIONS = (None, "group", "layer")
+# What a kernel and a bias have one of each.
+_KINDS = {
+    "initializer": initializers,
+    "regularizer": regularizers,
+    "constraint": constraints,
+}
+
+
+class Block(CheckedArguments, keras.Layer):
+    """One linear map, or three with a bottleneck; a subclass says what a map is."""
+
+    # The configurations of maps that were quantized.
+    _quantized: list[dict] | None = None
+    maps: list[keras.Layer]
+
+    def __init__(
+        self,
+        widths: dict,
+        activation,
+        normalization,
+        use_bias,
+        kernel_initializer,
+        bias_initializer,
+        kernel_regularizer,
+        bias_regularizer,
+        kernel_constraint,
+        bias_constraint,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if normalization not in _NORMALIZATIONS:
+            raise ValueError(
+                f"Unknown `normalization`. Use one of {_NORMALIZATIONS}, which need no "
+                f"state. Received: normalization={normalization!r}"
+            )
+        given = {name: width for name, width in widths.items() if width is not None}
+        for name, width in given.items():
+            checks.count(name, width)
+        self._widths = tuple(widths.values())
+        # The bottleneck and the convolutions keep the axes that a mask has.
+        self.supports_masking = True
+        self.activation = activations.get(activation)
+        self.normalization = normalization
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+
+    def _map(self, width, spread, rank, **arguments) -> keras.Layer:
+        """A linear map to `width` channels, over a neighbourhood if `spread`."""
+        raise NotImplementedError
+
+    def _check_rank(self, input_shape):
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        self._check_rank(input_shape)
+        if input_shape[-1] is None:
+            raise ValueError(
+                f"The layer {self.name!r} needs to know the number of channels, the "
+                f"last axis of its input. Received: input_shape={tuple(input_shape)}"
+            )
+        width, hidden = self._widths
+        width = width or input_shape[-1]
+        plan = [(width, True)]
+        if hidden:
+            plan = [(hidden, False), (hidden, True), (width, False)]
+        self.norms, self.maps = [], []
+        shape = tuple(input_shape)
+        for channels, spread in plan:
+            self.norms.append(self._norm(shape[-1]))
+            linear = self._linear(channels, spread, len(shape) - 2)
+            if self._quantized:
+                linear = linear.from_config(self._quantized[len(self.maps)])
+            linear.supports_masking = True  # else a convolution warns of a mask
+            self.maps.append(linear)
+            self.norms[-1].build(shape)
+            self.maps[-1].build(shape)
+            shape = (*shape[:-1], channels)
+
+    def _linear(self, channels, spread, rank):
+        return self._map(
+            channels,
+            spread,
+            rank,
+            use_bias=self.use_bias,
+            kernel_initializer=_fresh(self.kernel_initializer),
+            bias_initializer=_fresh(self.bias_initializer),
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            kernel_constraint=self.kernel_constraint,
+            bias_constraint=self.bias_constraint,
+            dtype=self.dtype_policy,
+        )
+
+    def _norm(self, channels):
+        if self.normalization == "group":
+            groups = math.gcd(8, channels)
+            return keras.layers.GroupNormalization(groups, dtype=self.dtype_policy)
+        if self.normalization == "layer":
+            return keras.layers.LayerNormalization(dtype=self.dtype_policy)
+        return keras.layers.Identity(autocast=False)
+
+    def call(self, inputs):
+        if len(self.maps) == 1:
+            return self.activation(self.maps[0](self.norms[0](inputs)))
+        x = inputs
+        for norm, linear in zip(self.norms, self.maps, strict=True):
+            x = linear(self.activation(norm(x)))
+        return x
+
+    @property
+    def linear_variables(self):
+        """Those that, all multiplied by a number, multiply the outputs by it."""
+        return self.maps[-1].variables if len(self.maps) > 1 else []
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self._widths[0] or input_shape[-1])
+
+    def _quantized_config(self) -> dict:
+        """What `model.quantize` made of the maps, which it does not tell the block."""
+        maps = getattr(self, "maps", ())
+        policy = keras.dtype_policies.QuantizedDTypePolicy
+        if any(isinstance(linear.dtype_policy, policy) for linear in maps):
+            return {"quantized": [linear.get_config() for linear in maps]}
+        return {"quantized": self._quantized} if self._quantized else {}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        quantized = config.pop("quantized", None)
+        block = super().from_config(config)
+        block._quantized = quantized
+        return block
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            **self._quantized_config(),
+            "activation": self._serialized("activation", activations),
+            "normalization": self.normalization,
+            "use_bias": self.use_bias,
+            **{
+                f"{weight}_{kind}": self._serialized(f"{weight}_{kind}", module)
+                for kind, module in _KINDS.items()
+                for weight in ("kernel", "bias")
+            },
+        }
+
+    def _serialized(self, name, module):
+        """An argument as configuration, by a module of Keras for its kind."""
+        value, cause = getattr(self, name), None
+        try:
+            if not _is_nameless(value):
+                return module.serialize(value)
+        except (TypeError, ValueError) as error:
+            cause = error
+        raise ValueError(
+            f"The `{name}` of the layer {self.name!r} cannot be saved. Use a function "
+            "with a name, or an object with `get_config`, and register it with "
+            "`keras.saving.register_keras_serializable`. "
+            f"Received: {name}={value!r}"
+        ) from cause
+
+
+def _fresh(initializer):
+    """An initializer of Keras without a seed draws the same numbers at each call, but
+    a clone of it draws others. What a user wrote may have no clone."""
+    if type(initializer).__module__.partition(".")[0] == "keras":
+        return initializer.clone()
+    return initializer
+
+
+def _is_nameless(function) -> bool:
+    """Whether no file could name it: a lambda, or what Keras makes of an array."""
+    made_by_keras = function.__class__.__name__ == "function" and (
+        "<locals>" in function.__qualname__ and function.__module__.startswith("keras.")
+    )
+    return made_by_keras or getattr(function, "__name__", "") == "<lambda>"
