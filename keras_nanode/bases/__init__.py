@@ -1,0 +1,58 @@
+"""z(t): the functions of time that weights are combined from.
+
+theta(t) = sum_k z_k(t) alpha_k, with learned coefficients alpha_k
+(Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 2.3).
+"""
+
+import keras
+
+from keras_nanode.bases.basis import Basis
+from keras_nanode.bases.piecewise import Bucket, Constant
+from keras_nanode.bases.smooth import Polynomial, Trigonometric
+
+# The names of the paper's Table 1, with its sizes.
+ALL: dict[str, Basis] = {
+    "constant": Constant(),
+    "bucket": Bucket(10),
+    "poly": Polynomial(10),
+    "trig": Trigonometric(10),
+}
+
+
+def get(basis) -> Basis:
+    """The basis for a name, or the basis itself.
+
+    Args:
+        basis: A `Basis`, or one of the names `"constant"`, `"bucket"` (10 buckets),
+            `"poly"` (degree 10) and `"trig"` (order 10).
+
+    Raises:
+        ValueError: if there is no such basis.
+
+    Example:
+
+    >>> from keras_nanode import bases
+    >>> bases.get("bucket").size
+    10
+    """
+    if isinstance(basis, Basis):
+        return basis
+    if isinstance(basis, dict):
+        return keras.saving.deserialize_keras_object(basis)
+    if not isinstance(basis, str) or basis not in ALL:
+        raise ValueError(
+            f"Unknown `basis`. Use one of {sorted(ALL)} or a "
+            f"`keras_nanode.bases.Basis`. Received: basis={basis!r}"
+        )
+    return ALL[basis]
+
+
+__all__ = [
+    "ALL",
+    "Basis",
+    "Bucket",
+    "Constant",
+    "Polynomial",
+    "Trigonometric",
+    "get",
+]

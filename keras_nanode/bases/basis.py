@@ -1,0 +1,111 @@
+"""What a basis has to have."""
+
+import abc
+
+import numpy as np
+from keras import ops
+
+
+class Basis(abc.ABC):
+    """A finite set of functions of time, z(t) = (z_1(t), ..., z_K(t)).
+
+    Subclass it for a basis of your own: set `size`, write `__call__` and
+    `get_config`, and register the class with
+    `keras.saving.register_keras_serializable` so that models which use it can be saved.
+
+    Attributes:
+        size: K, the number of functions.
+        domain: (t0, t1), the times for which the basis is meant.
+        breakpoints: Times inside the domain at which z jumps, increasing; () if it is
+            continuous. In a solver no step sees both sides of one: a step belongs to
+            the piece that holds its midpoint.
+        piecewise_constant: Whether z is constant between breakpoints, so that all
+            stages of a step share their weights.
+        unbounded: Whether z is defined outside the domain too. If not, an ODE whose
+            `t_span` leaves the domain is refused.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import bases
+    >>> @keras.saving.register_keras_serializable("my_package")
+    ... class Decay(bases.Basis):
+    ...     size = 2
+    ...
+    ...     def __call__(self, t):
+    ...         return keras.ops.stack([keras.ops.ones_like(t), keras.ops.exp(-t)])
+    ...
+    ...     def get_config(self):
+    ...         return {}
+    >>> Decay()(keras.ops.convert_to_tensor(0.0)).shape[0]
+    2
+    """
+
+    size: int
+    domain: tuple[float, float] = (0.0, 1.0)
+    breakpoints: tuple[float, ...] = ()
+    piecewise_constant: bool = False
+    unbounded: bool = False
+
+    @abc.abstractmethod
+    def __call__(self, t):
+        """z(t) with shape (K,), for a scalar tensor t."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict:
+        """The arguments that make an equal basis."""
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Basis":
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), str(self.get_config())))
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def values(self, t):
+        """z at each of the times t, a tensor of shape (n,): shape (n, K)."""
+        return ops.vectorized_map(self, t)
+
+    # What a solver needs. A basis that is zero but for one function at a time
+    # overrides these three and is spared the multiplications with zeros.
+
+    def locate(self, t):
+        """What `combine` needs to know of the times t, a tensor of shape (n,)."""
+        return self.values(t)
+
+    def combine(self, located, coefficients):
+        """theta at n located times, (n, *w.shape), of coefficients (K, *w.shape)."""
+        flat = ops.reshape(coefficients, (self.size, -1))
+        # `ops.matmul` would turn float64 into float32 on JAX and PyTorch.
+        theta = ops.cast(located, coefficients.dtype) @ flat
+        return ops.reshape(theta, (located.shape[0], *coefficients.shape[1:]))
+
+    def spread(self, located, cotangents):
+        """The transpose of `combine`: cotangents (n, *w.shape) to (K, *w.shape)."""
+        flat = ops.reshape(cotangents, (located.shape[0], -1))
+        z = ops.cast(located, cotangents.dtype)
+        return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
+
+
+def check_domain(domain) -> tuple[float, float]:
+    pair = np.shape(domain) == (2,)
+    if not pair or not np.isfinite(domain).all() or not domain[0] < domain[1]:
+        raise ValueError(
+            "`domain` must be two finite times (t0, t1) with t0 < t1, whichever way "
+            f"the ODE runs. Received: domain={domain!r}"
+        )
+    return float(domain[0]), float(domain[1])
+
+
+class Broadcasting(Basis):
+    """A basis whose `__call__` takes times of any shape."""
+
+    def values(self, t):
+        return self(t)
