@@ -24,6 +24,10 @@ BASES = {
     "bucket": bases.Bucket(3),
     "poly": bases.Polynomial(2),
     "trig": bases.Trigonometric(2),
+    "cosine": bases.Cosine(3),
+    "legendre": bases.Legendre(2),
+    "bspline": bases.BSpline(4, degree=2, knots=(0.4,)),
+    "hats": bases.BSpline(3, degree=1),
 }
 
 # Whether Keras writes SavedModels.

@@ -55,6 +55,94 @@ def test_the_formulas_of_the_paper():
     )
 
 
+# `keras.ops.cos` is a float32 function on JAX and PyTorch.
+ROUNDING = 1e-12 if keras.backend.backend() == "tensorflow" else 2e-6
+DOMAINS = [(0.0, 1.0), (-2.0, 3.0)]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("make", [bases.Cosine, bases.Legendre])
+def test_orthonormal_bases_by_quadrature(make, domain):
+    """The mean of z_j z_k over the domain is 1 for j = k and 0 otherwise."""
+    basis = make(8, domain=domain)
+    x, weights = np.polynomial.legendre.leggauss(40)
+    z = at(basis, domain[0] + (domain[1] - domain[0]) * (x + 1) / 2)
+    gram = np.einsum("t,tj,tk->jk", weights / 2, z, z)
+    np.testing.assert_allclose(gram, np.eye(basis.size), atol=10 * ROUNDING)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_legendre_polynomials_are_those_of_numpy(domain):
+    x = np.linspace(-1, 1, 9)
+    z = at(bases.Legendre(6, domain), domain[0] + (domain[1] - domain[0]) * (x + 1) / 2)
+    scale = np.sqrt(2 * np.arange(7) + 1)
+    expected = scale * np.polynomial.legendre.legvander(x, 6)
+    np.testing.assert_allclose(z, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 40])
+@pytest.mark.parametrize("place", [0.0, 0.5])
+def test_n_cosines_reach_any_weights_at_n_equal_times(n, place):
+    z = at(bases.Cosine(n), (np.arange(n) + place) / n)
+    # At the middles of the steps they are orthogonal, as the discrete transform is.
+    assert np.linalg.cond(z) < (1.001 if place else 4 * n)
+
+
+def test_the_papers_waves_and_powers_are_nearly_collinear_where_others_are_not():
+    """Directions above a tenth of the largest, at 10 Euler steps of (0, 1)."""
+    times = np.arange(10) / 10
+
+    def directions(basis):
+        values = np.linalg.svd(at(basis, times), compute_uv=False)
+        return int(np.sum(values > values[0] / 10))
+
+    assert directions(bases.Trigonometric(10)) == 5
+    assert directions(bases.Polynomial(10)) == 3
+    assert directions(bases.Cosine(10)) == 10
+    assert directions(bases.Legendre(10)) >= 8
+
+
+SPLINES = {
+    "cubic": bases.BSpline(7),
+    "linear": bases.BSpline(4, degree=1),
+    "knots": bases.BSpline(6, degree=2, knots=(0.1, 0.2, 0.7)),
+    "one piece": bases.BSpline(4),
+    "domain": bases.BSpline(6, degree=3, domain=(-1.0, 4.0)),
+}
+
+
+@pytest.mark.parametrize("basis", SPLINES.values(), ids=SPLINES)
+def test_splines_are_those_of_scipy(basis):
+    from scipy.interpolate import BSpline
+
+    t0, t1 = basis.domain
+    ends = [t0] * (basis.degree + 1), [t1] * (basis.degree + 1)
+    clamped = np.array([*ends[0], *basis.knots, *ends[1]])
+    times = np.linspace(t0, t1, 41)
+    expected = BSpline.design_matrix(times, clamped, basis.degree).toarray()
+    z = at(basis, times)
+    np.testing.assert_allclose(z, expected, atol=1e-12)
+    np.testing.assert_allclose(z.sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_splines_of_degree_0_are_buckets(domain):
+    spline, bucket = bases.BSpline(5, 0, domain=domain), bases.Bucket(5, domain)
+    times = np.linspace(*domain, 31)
+    np.testing.assert_array_equal(at(spline, times), at(bucket, times))
+    np.testing.assert_allclose(spline.breakpoints, bucket.breakpoints, rtol=1e-15)
+    assert spline.piecewise_constant and bucket.piecewise_constant
+
+
+def test_knots_come_with_the_ends_or_without():
+    inside = bases.BSpline(4, degree=1, knots=(0.2, 0.5))
+    assert inside == bases.BSpline(4, degree=1, knots=(0.0, 0.2, 0.5, 1.0))
+    assert inside == bases.BSpline(4, degree=1, knots=np.array([0.2, 0.5]))
+    assert inside.breakpoints == (0.2, 0.5)
+    assert bases.BSpline(4, degree=2, knots=(0.5,)).breakpoints == ()
+    assert bases.BSpline(4, degree=1) == bases.BSpline(4, 1, knots=(1 / 3, 2 / 3))
+
+
 @pytest.mark.parametrize("n", [7, 9, 12, 14, 100])
 def test_buckets_begin_at_their_edges_also_in_float32(n):
     edges = (np.arange(n) / n).astype("float32")
@@ -101,7 +189,12 @@ def test_bases_of_other_sizes_differ():
 
 
 def test_names():
-    assert [bases.get(name).size for name in sorted(bases.ALL)] == [10, 1, 11, 21]
+    sizes = {name: basis.size for name, basis in bases.ALL.items()}
+    assert sizes == {
+        **{"constant": 1, "bucket": 10, "poly": 11, "trig": 21},
+        **{"cosine": 10, "legendre": 11, "bspline": 10},
+    }
+    assert all(bases.get(name) is basis for name, basis in bases.ALL.items())
     basis = bases.Bucket(3)
     assert bases.get(basis) is basis
 
@@ -119,6 +212,13 @@ def test_names():
         (lambda: bases.Constant(domain=(0, np.inf)), "finite.*Received: domain="),
         (lambda: bases.Bucket(2, domain=(0, 1, 2)), r"two.*domain=\(0, 1, 2\)"),
         (lambda: bases.Bucket(2, domain=5), "two.*Received: domain=5"),
+        (lambda: bases.Cosine(0), "at least 1. Received: size=0"),
+        (lambda: bases.Legendre(-1), "at least 0. Received: degree=-1"),
+        (lambda: bases.BSpline(3), "at least 4. Received: size=3"),
+        (lambda: bases.BSpline(4, 1, (0.5, 0.2)), r"2 increasing times.*\(0.5, 0.2\)"),
+        (lambda: bases.BSpline(4, 1, (0.5,)), "with the domain's ends or without"),
+        (lambda: bases.BSpline(4, 1, (0.5, 1.0)), r"inside the domain \(0.0, 1.0\)"),
+        (lambda: bases.BSpline(3, 1, (0.5,), (1, 0)), "t0 < t1"),
         (lambda: bases.get(["trig"]), r"'trig'.*Received: basis=\['trig'\]"),
     ],
 )

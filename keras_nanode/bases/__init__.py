@@ -7,15 +7,18 @@ theta(t) = sum_k z_k(t) alpha_k, with learned coefficients alpha_k
 import keras
 
 from keras_nanode.bases.basis import Basis
-from keras_nanode.bases.piecewise import Bucket, Constant
-from keras_nanode.bases.smooth import Polynomial, Trigonometric
+from keras_nanode.bases.piecewise import BSpline, Bucket, Constant
+from keras_nanode.bases.smooth import Cosine, Legendre, Polynomial, Trigonometric
 
-# The names of the paper's Table 1, with its sizes.
+# The names of the paper's Table 1, with its sizes, and others of like sizes.
 ALL: dict[str, Basis] = {
     "constant": Constant(),
     "bucket": Bucket(10),
     "poly": Polynomial(10),
     "trig": Trigonometric(10),
+    "cosine": Cosine(10),
+    "legendre": Legendre(10),
+    "bspline": BSpline(10),
 }
 
 
@@ -24,7 +27,8 @@ def get(basis) -> Basis:
 
     Args:
         basis: A `Basis`, or one of the names `"constant"`, `"bucket"` (10 buckets),
-            `"poly"` (degree 10) and `"trig"` (order 10).
+            `"poly"` (degree 10), `"trig"` (order 10), `"cosine"` (10 functions),
+            `"legendre"` (degree 10) and `"bspline"` (10 cubic functions).
 
     Raises:
         ValueError: if there is no such basis.
@@ -49,9 +53,12 @@ def get(basis) -> Basis:
 
 __all__ = [
     "ALL",
+    "BSpline",
     "Basis",
     "Bucket",
     "Constant",
+    "Cosine",
+    "Legendre",
     "Polynomial",
     "Trigonometric",
     "get",

@@ -16,9 +16,9 @@ class Basis(abc.ABC):
     Attributes:
         size: K, the number of functions.
         domain: (t0, t1), the times for which the basis is meant.
-        breakpoints: Times inside the domain at which z jumps, increasing; () if it is
-            continuous. In a solver no step sees both sides of one: a step belongs to
-            the piece that holds its midpoint.
+        breakpoints: Times inside the domain at which z or its slope jumps, increasing;
+            () if there are none. In a solver no step sees both sides of one: a step
+            belongs to the piece that holds its midpoint.
         piecewise_constant: Whether z is constant between breakpoints, so that all
             stages of a step share their weights.
         unbounded: Whether z is defined outside the domain too. If not, an ODE whose
@@ -109,3 +109,8 @@ class Broadcasting(Basis):
 
     def values(self, t):
         return self(t)
+
+    def fraction(self, t):
+        """Where in the domain t is: 0 at its start, 1 at its end."""
+        t0, t1 = self.domain
+        return (t - t0) / (t1 - t0)

@@ -64,24 +64,14 @@ class Bucket(Broadcasting):
 
     def __init__(self, num_buckets: int, domain=(0.0, 1.0)):
         self.num_buckets = self.size = checks.count("num_buckets", num_buckets)
-        self.domain = t0, t1 = check_domain(domain)
-        self.breakpoints = tuple(
-            t0 + (t1 - t0) * k / num_buckets for k in range(1, num_buckets)
-        )
+        self.domain = check_domain(domain)
+        self.breakpoints = _equal_edges(self.domain, self.size)[1:-1]
 
     def __call__(self, t):
-        return ops.one_hot(self._index(t), self.size, dtype=t.dtype)
-
-    def _index(self, t):
-        if not self.breakpoints:
-            return ops.zeros_like(t, dtype="int32")
-        # Counted rather than divided: (t - t0) * K rounds to the wrong side of edges.
-        edges = ops.convert_to_tensor(np.array(self.breakpoints), dtype=t.dtype)
-        passed = ops.expand_dims(t, -1) >= edges
-        return ops.sum(ops.cast(passed, "int32"), axis=-1)
+        return ops.one_hot(self.locate(t), self.size, dtype=t.dtype)
 
     def locate(self, t):
-        return self._index(t)
+        return _piece(self.breakpoints, t)
 
     def combine(self, located, coefficients):
         return ops.take(coefficients, located, axis=0)
@@ -93,3 +83,105 @@ class Bucket(Broadcasting):
 
     def get_config(self) -> dict:
         return {"num_buckets": self.num_buckets, "domain": self.domain}
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class BSpline(Broadcasting):
+    """Clamped B-splines: each z_k is a bump over `degree` + 1 pieces of the domain.
+
+    They are at least 0 and add up to 1. Degree 0 with equal knots is `Bucket`, degree 1
+    are hats; a higher degree d has d - 1 continuous derivatives.
+
+    Args:
+        size: Integer above `degree`, the number of functions.
+        degree: Integer of at least 0.
+        knots: The `size - degree - 1` increasing times inside the domain that divide it
+            into pieces, with the domain's ends or without; None for equal pieces.
+        domain: (t0, t1), the times that the pieces divide.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import bases
+    >>> z = bases.BSpline(3, degree=1)(keras.ops.convert_to_tensor(0.25))
+    >>> keras.ops.convert_to_numpy(z).tolist()
+    [0.5, 0.5, 0.0]
+
+    References:
+        - [de Boor, 1978](https://doi.org/10.1007/978-1-4612-6333-3), chapter IX
+    """
+
+    def __init__(self, size: int, degree: int = 3, knots=None, domain=(0.0, 1.0)):
+        self.degree = checks.count("degree", degree, 0)
+        self.size = checks.count("size", size, self.degree + 1)
+        self.domain = check_domain(domain)
+        pieces = self.size - self.degree
+        edges = _equal_edges(self.domain, pieces)
+        if knots is not None:
+            edges = _given_edges(knots, pieces, self.domain)
+        self.knots = edges[1:-1]
+        self.piecewise_constant = self.degree == 0
+        # From degree 2 on the slope is continuous, too.
+        self.breakpoints = self.knots if self.degree < 2 else ()
+        first, last = ((end,) * self.degree for end in self.domain)
+        self._clamped = np.array((*first, *edges, *last))
+
+    def __call__(self, t):
+        # The recurrence of Cox and de Boor, from degree 0 up.
+        piece = _piece(self.knots, t) + self.degree
+        z = ops.one_hot(piece, self.size + self.degree, dtype=t.dtype)
+        t = ops.expand_dims(t, -1)
+        for d in range(1, self.degree + 1):
+            rising = _over(self._clamped, d, t)
+            z = rising[..., :-1] * z[..., :-1] + (1 - rising[..., 1:]) * z[..., 1:]
+        return z
+
+    def get_config(self) -> dict:
+        return {
+            "size": self.size,
+            "degree": self.degree,
+            "knots": self.knots,
+            "domain": self.domain,
+        }
+
+
+def _piece(edges, t):
+    """How many of the increasing edges are at t or before."""
+    if not edges:
+        return ops.zeros_like(t, dtype="int32")
+    # Counted rather than divided: (t - t0) * K rounds to the wrong side of edges.
+    edges = ops.convert_to_tensor(np.array(edges), dtype=t.dtype)
+    passed = ops.expand_dims(t, -1) >= edges
+    return ops.sum(ops.cast(passed, "int32"), axis=-1)
+
+
+def _over(knots: np.ndarray, degree: int, t):
+    """(t - k_i) / (k_(i + degree) - k_i) for each i, 0 where knots coincide."""
+    first, widths = knots[:-degree], knots[degree:] - knots[:-degree]
+    scale = np.divide(1, widths, out=np.zeros_like(widths), where=widths > 0)
+    first, scale = (ops.convert_to_tensor(x, dtype=t.dtype) for x in (first, scale))
+    return (t - first) * scale
+
+
+def _equal_edges(domain: tuple[float, float], pieces: int) -> tuple[float, ...]:
+    """Where equal pieces of the domain begin and end."""
+    t0, t1 = domain
+    return (t0, *(t0 + (t1 - t0) * k / pieces for k in range(1, pieces)), t1)
+
+
+def _given_edges(knots, pieces: int, domain: tuple[float, float]) -> tuple[float, ...]:
+    """Where pieces begin and end, of knots with the domain's ends or without."""
+    inside = tuple(np.asarray(knots, "float64").reshape(-1).tolist())
+    if len(inside) == pieces + 1 and (inside[0], inside[-1]) == domain:
+        inside = inside[1:-1]
+    edges = (domain[0], *inside, domain[1])
+    if len(inside) != pieces - 1 or not np.all(np.diff(edges) > 0):
+        raise ValueError(
+            f"`knots` must be {pieces - 1} increasing times inside the domain "
+            f"{domain}, one between each two of the size - degree = {pieces} pieces, "
+            f"with the domain's ends or without. Received: knots={knots!r}"
+        )
+    return edges

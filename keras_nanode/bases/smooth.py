@@ -47,6 +47,92 @@ class Polynomial(Broadcasting):
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
+class Legendre(Broadcasting):
+    """z_k(t) = sqrt(2 k + 1) P_k(2 s - 1), with s = (t - t0) / (t1 - t0).
+
+    Legendre polynomials of degree 0 to `degree`, orthonormal on the domain: they span
+    what `Polynomial` spans, without being nearly collinear.
+
+    Args:
+        degree: Integer of at least 0.
+        domain: (t0, t1), the times on which they are orthonormal.
+
+    Raises:
+        ValueError: if `degree` is not such an integer, or `domain` not an interval.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import bases
+    >>> z = bases.Legendre(2)(keras.ops.convert_to_tensor(1.0))
+    >>> [round(float(x), 4) for x in z]
+    [1.0, 1.7321, 2.2361]
+
+    References:
+        - [Digital Library of Mathematical Functions, 18.9](https://dlmf.nist.gov/18.9)
+    """
+
+    def __init__(self, degree: int, domain=(0.0, 1.0)):
+        self.degree = checks.count("degree", degree, 0)
+        self.size = self.degree + 1
+        self.domain = check_domain(domain)
+
+    def __call__(self, t):
+        x = 2 * self.fraction(t) - 1
+        polynomials = [ops.ones_like(x), x]
+        for k in range(1, self.degree):
+            before, last = polynomials[-2:]
+            polynomials.append(((2 * k + 1) * x * last - k * before) / (k + 1))
+        return ops.stack(
+            [(2 * k + 1) ** 0.5 * polynomials[k] for k in range(self.size)], axis=-1
+        )
+
+    def get_config(self) -> dict:
+        return {"degree": self.degree, "domain": self.domain}
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+class Cosine(Broadcasting):
+    """z(t) = (1, sqrt(2) cos(pi s), ..., sqrt(2) cos(pi (size - 1) s)), with
+    s = (t - t0) / (t1 - t0).
+
+    Orthonormal on the domain, and not periodic. With as many functions as an ODE has
+    equal steps, the weights at each step are free.
+
+    Args:
+        size: Positive integer, the number of functions.
+        domain: (t0, t1), the times on which they are orthonormal.
+
+    Raises:
+        ValueError: if `size` is not a positive integer, or `domain` not an interval.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import bases
+    >>> z = bases.Cosine(3)(keras.ops.convert_to_tensor(0.0))
+    >>> [round(float(x), 4) for x in z]
+    [1.0, 1.4142, 1.4142]
+
+    References:
+        - [Ahmed, Natarajan and Rao, 1974](https://doi.org/10.1109/T-C.1974.223784)
+    """
+
+    def __init__(self, size: int, domain=(0.0, 1.0)):
+        self.size = checks.count("size", size)
+        self.domain = check_domain(domain)
+
+    def __call__(self, t):
+        frequencies = ops.convert_to_tensor(np.pi * np.arange(self.size), t.dtype)
+        waves = ops.cos(ops.expand_dims(self.fraction(t), -1) * frequencies)
+        scale = np.where(np.arange(self.size) > 0, 2**0.5, 1.0)
+        return ops.cast(waves, t.dtype) * ops.convert_to_tensor(scale, t.dtype)
+
+    def get_config(self) -> dict:
+        return {"size": self.size, "domain": self.domain}
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
 class Trigonometric(Broadcasting):
     """z(t) = (1, cos(w t), sin(w t), ..., cos(order w t), sin(order w t)).
 
