@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 
-def count(name: str, value, least: int = 1) -> int:
+def integer(name: str, value, least: int = 1) -> int:
     """`value` as an int, if it is an integer of at least `least`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least:
@@ -13,6 +13,14 @@ def count(name: str, value, least: int = 1) -> int:
             f"Received: {name}={value!r}"
         )
     return int(value)
+
+
+def one_of(name: str, value, known):
+    if value not in known:
+        raise ValueError(
+            f"Unknown `{name}`. Use one of {tuple(known)}. Received: {name}={value!r}"
+        )
+    return value
 
 
 def layer(name: str, value) -> keras.Layer:

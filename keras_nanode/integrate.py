@@ -243,7 +243,7 @@ def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     if isinstance(solver, BDF):
         return _check_adaptive(solver, adaptive)
     if not isinstance(adaptive, Adaptive):
-        return checks.count("steps", steps)
+        return checks.integer("steps", steps)
     if not solver.estimates_error:
         raise ValueError(
             f"The solver {solver.name!r} has no error estimate, so that it cannot "

@@ -66,7 +66,7 @@ class Checkpoint(Adjoint):
 
     def __post_init__(self):
         if self.num is not None:
-            checks.count("num", self.num)
+            checks.integer("num", self.num)
 
     def get_config(self):
         return {"num": self.num}

@@ -63,7 +63,7 @@ class Bucket(Broadcasting):
     piecewise_constant = True
 
     def __init__(self, num_buckets: int, domain=(0.0, 1.0)):
-        self.num_buckets = self.size = checks.count("num_buckets", num_buckets)
+        self.num_buckets = self.size = checks.integer("num_buckets", num_buckets)
         self.domain = check_domain(domain)
         self.breakpoints = _equal_edges(self.domain, self.size)[1:-1]
 
@@ -115,8 +115,8 @@ class BSpline(Broadcasting):
     """
 
     def __init__(self, size: int, degree: int = 3, knots=None, domain=(0.0, 1.0)):
-        self.degree = checks.count("degree", degree, 0)
-        self.size = checks.count("size", size, self.degree + 1)
+        self.degree = checks.integer("degree", degree, 0)
+        self.size = checks.integer("size", size, self.degree + 1)
         self.domain = check_domain(domain)
         pieces = self.size - self.degree
         edges = _equal_edges(self.domain, pieces)

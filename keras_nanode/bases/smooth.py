@@ -31,7 +31,7 @@ class Polynomial(Broadcasting):
     unbounded = True
 
     def __init__(self, degree: int, domain=(0.0, 1.0)):
-        self.degree = checks.count("degree", degree, 0)
+        self.degree = checks.integer("degree", degree, 0)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
 
@@ -73,7 +73,7 @@ class Legendre(Broadcasting):
     """
 
     def __init__(self, degree: int, domain=(0.0, 1.0)):
-        self.degree = checks.count("degree", degree, 0)
+        self.degree = checks.integer("degree", degree, 0)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
 
@@ -119,7 +119,7 @@ class Cosine(Broadcasting):
     """
 
     def __init__(self, size: int, domain=(0.0, 1.0)):
-        self.size = checks.count("size", size)
+        self.size = checks.integer("size", size)
         self.domain = check_domain(domain)
 
     def __call__(self, t):
@@ -160,7 +160,7 @@ class Trigonometric(Broadcasting):
     unbounded = True
 
     def __init__(self, order: int, period: float = 2 * np.pi, domain=(0.0, 1.0)):
-        self.order = checks.count("order", order, 0)
+        self.order = checks.integer("order", order, 0)
         if not 0 < period < np.inf:
             raise ValueError(
                 "`period` must be a positive, finite number. "

@@ -68,8 +68,8 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
     >>> images.shape, data.classes
     (TensorShape([32, 8, 8, 1]), 10)
     """
-    checks.count("batch_size", batch_size)
-    checks.count("seed", seed, 0)
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
     augmentation = partial(_shift, pixels=1) if augment else _keep
     return _image_dataset(*load_digits(), batch_size, seed, augmentation)
 
@@ -116,8 +116,8 @@ def mnist(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((28, 28, 1), 10)
     """
-    checks.count("batch_size", batch_size)
-    checks.count("seed", seed, 0)
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
     source = load_tfds("mnist", data_dir, train_split, test_split)
     augmentation = partial(_shift, pixels=2) if augment else _keep
     return _image_dataset(*source, batch_size, seed, augmentation)
@@ -165,8 +165,8 @@ def cifar10(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((32, 32, 3), 10)
     """
-    checks.count("batch_size", batch_size)
-    checks.count("seed", seed, 0)
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
     source = load_tfds("cifar10", data_dir, train_split, test_split)
     augmentation = _shift_and_flip if augment else _keep
     return _image_dataset(*source, batch_size, seed, augmentation)
@@ -215,8 +215,8 @@ def cifar100(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((32, 32, 3), 100)
     """
-    checks.count("batch_size", batch_size)
-    checks.count("seed", seed, 0)
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
     source = load_tfds("cifar100", data_dir, train_split, test_split)
     augmentation = _shift_and_flip if augment else _keep
     return _image_dataset(*source, batch_size, seed, augmentation)

@@ -202,7 +202,7 @@ def bair(
         - Self-Supervised Visual Planning with Temporal Skip Connections, arXiv
           1710.05268
     """
-    checks.count("num_frames", num_frames)
+    checks.integer("num_frames", num_frames)
     _check_batches(batch_size, seed)
     splits = (train_split, test_split)
     if data_dir is not None and str(data_dir).endswith(".npz"):
@@ -226,8 +226,8 @@ def bair(
 
 
 def _check_batches(batch_size: int, seed: int) -> None:
-    checks.count("batch_size", batch_size)
-    checks.count("seed", seed, 0)
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
 
 
 def _check_no_splits(splits: tuple[str, str]) -> None:
@@ -242,12 +242,12 @@ def _check_no_splits(splits: tuple[str, str]) -> None:
 def _stage(
     num_frames: int, num_digits: int, frame_size: int, digit_size: int | None
 ) -> moving.Stage:
-    checks.count("frame_size", frame_size, 2)
+    checks.integer("frame_size", frame_size, 2)
     stage = moving.Stage(
-        checks.count("num_frames", num_frames),
-        checks.count("num_digits", num_digits),
+        checks.integer("num_frames", num_frames),
+        checks.integer("num_digits", num_digits),
         frame_size,
-        checks.count(
+        checks.integer(
             "digit_size", frame_size // 2 if digit_size is None else digit_size
         ),
     )
@@ -278,7 +278,7 @@ def _moving(
 ) -> VideoDataset:
     _check_batches(batch_size, seed)
     for name, count in zip(("train_videos", "test_videos"), counts, strict=True):
-        checks.count(name, count)
+        checks.integer(name, count)
     train, test = map(tf.data.Dataset.range, counts)
     train = train.shuffle(counts[0], seed=seed, reshuffle_each_iteration=True)
     source = load()

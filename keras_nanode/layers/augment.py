@@ -40,7 +40,7 @@ class Augment(CheckedArguments, keras.Layer):
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        self.channels = checks.count("channels", channels)
+        self.channels = checks.integer("channels", channels)
         self.supports_masking = True
 
     def call(self, inputs):

@@ -46,7 +46,7 @@ class Block(CheckedArguments, keras.Layer):
             )
         given = {name: width for name, width in widths.items() if width is not None}
         for name, width in given.items():
-            checks.count(name, width)
+            checks.integer(name, width)
         self._widths = tuple(widths.values())
         # The bottleneck and the convolutions keep the axes that a mask has.
         self.supports_masking = True

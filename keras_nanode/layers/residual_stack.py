@@ -45,7 +45,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     def __init__(self, block, depth, shared=False, **kwargs):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
-        self.depth = checks.count("depth", depth)
+        self.depth = checks.integer("depth", depth)
         self.shared = shared
         copies = [copy_layer(block, seed_offset=i) for i in range(1, depth)]
         self.blocks = [block] * depth if shared else [block, *copies]

@@ -105,8 +105,8 @@ def classifier(
 
     images = keras.Input(input_shape)
     x = images
-    for stage in range(checks.count("stages", stages)):
-        strides = 2 if stage else checks.count("stem_strides", stem_strides)
+    for stage in range(checks.integer("stages", stages)):
+        strides = 2 if stage else checks.integer("stem_strides", stem_strides)
         x = keras.layers.Conv2D(filters, 3, strides, padding="same")(x)
         x = flow(stage)(x)
     if normalization:

@@ -68,7 +68,7 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
             f"Received: model={model!r} of type {type(model).__name__}"
         )
     if steps is not None:
-        checks.count("steps", steps)
+        checks.integer("steps", steps)
     copies: list = []
 
     def plain(layer):

@@ -10,7 +10,7 @@ _LEVELS = 4
 
 def frame_shape(value) -> tuple[int, ...]:
     divisor = 2**_LEVELS
-    shape = tuple(checks.count("frame_shape", n) for n in value)
+    shape = tuple(checks.integer("frame_shape", n) for n in value)
     if len(shape) != 3 or shape[0] % divisor or shape[1] % divisor:
         raise ValueError(
             "`frame_shape` must be (height, width, channels), with a height and a "
@@ -21,7 +21,7 @@ def frame_shape(value) -> tuple[int, ...]:
 
 
 def filters(value) -> tuple[int, ...]:
-    widths = tuple(checks.count("filters", n) for n in value)
+    widths = tuple(checks.integer("filters", n) for n in value)
     if len(widths) != _LEVELS:
         raise ValueError(
             "`filters` must be four widths, from the highest resolution to the lowest. "
@@ -36,11 +36,3 @@ def kl_weight(beta) -> float:
             f"`beta` must be a finite number of at least 0. Received: beta={beta!r}"
         )
     return float(beta)
-
-
-def one_of(name: str, value, known):
-    if value not in known:
-        raise ValueError(
-            f"Unknown `{name}`. Use one of {tuple(known)}. Received: {name}={value!r}"
-        )
-    return value

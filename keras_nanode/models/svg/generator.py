@@ -56,8 +56,8 @@ class VideoGenerator(Nesting, keras.Model):
                 f"Received: model={model!r}"
             )
         self.model = model
-        self.num_frames = checks.count("num_frames", num_frames)
-        self.num_samples = checks.count("num_samples", num_samples)
+        self.num_frames = checks.integer("num_frames", num_frames)
+        self.num_samples = checks.integer("num_samples", num_samples)
         self.build({name: spec.shape for name, spec in self._specs(True).items()})
 
     def build(self, input_shape):

@@ -141,21 +141,21 @@ class SVG(keras.Model):
         super().__init__(**kwargs)
         self.filters = arguments.filters(filters)
         self.frame_shape = arguments.frame_shape(frame_shape)
-        self.context_frames = checks.count("context_frames", context_frames)
+        self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
         self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES)
-        self.steps = checks.count("steps", steps)
-        self.feature_dim = checks.count("feature_dim", feature_dim)
-        self.latent_dim = checks.count("latent_dim", latent_dim)
-        self.rnn_units = checks.count("rnn_units", rnn_units)
+        self.steps = checks.integer("steps", steps)
+        self.feature_dim = checks.integer("feature_dim", feature_dim)
+        self.latent_dim = checks.integer("latent_dim", latent_dim)
+        self.rnn_units = checks.integer("rnn_units", rnn_units)
         self.beta = arguments.kl_weight(beta)
-        self.normalization = arguments.one_of(
+        self.normalization = checks.one_of(
             "normalization", normalization, vgg.NORMALIZATIONS
         )
         self.adjoint = adjoints.get(adjoint)
         self.seed = seed
-        self.layout = arguments.one_of("layout", layout, tuple(vgg.LAYOUTS))
-        self.action_dim = checks.count("action_dim", action_dim, 0)
+        self.layout = checks.one_of("layout", layout, tuple(vgg.LAYOUTS))
+        self.action_dim = checks.integer("action_dim", action_dim, 0)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._make_networks()
         names = ("mse", "kl_nats", "nelbo_per_frame", "nelbo_per_pixel")
@@ -174,7 +174,7 @@ class SVG(keras.Model):
         """
         return cls(
             **{
-                **_PRESETS[arguments.one_of("preset", preset, tuple(_PRESETS))],
+                **_PRESETS[checks.one_of("preset", preset, tuple(_PRESETS))],
                 **changes,
             }
         )
@@ -287,8 +287,8 @@ class SVG(keras.Model):
         Raises:
             ValueError: if an argument is not as described.
         """
-        num_frames = checks.count("num_frames", num_frames)
-        num_samples = checks.count("num_samples", num_samples)
+        num_frames = checks.integer("num_frames", num_frames)
+        num_samples = checks.integer("num_samples", num_samples)
         context = ops.convert_to_tensor(context)
         check.frames("context", context, self.frame_shape, self.context_frames)
         context = ops.cast(context, self.compute_dtype)
