@@ -34,9 +34,8 @@ def sets_of_videos(*videos: np.ndarray) -> list[set[bytes]]:
 
 def draws_of(motion: moving.Motion, count: int, stage: moving.Stage = STAGE):
     """The random numbers of `count` videos, as a batch."""
-    seeds = tf.data.Dataset.range(count).map(lambda i: tf.stack([i, i]))
-    drawn = seeds.map(lambda seed: motion.draw(stage, seed))
-    return drawn.batch(count).get_single_element()
+    drawn = [motion.draw(stage, np.random.default_rng(i)) for i in range(count)]
+    return {name: np.stack([one[name] for one in drawn]) for name in drawn[0]}
 
 
 # Moving digits as a dataset
@@ -92,7 +91,7 @@ def test_training_and_test_videos_show_digits_of_their_own_split():
     data = digits(num_digits=1, frame_size=16, digit_size=8, test_videos=12)
     source = load_digits()
     train, test = (
-        {image.tobytes() for image, _ in split.as_numpy_iterator()}
+        {image.tobytes() for image in split.images}
         for split in (source.train, source.test)
     )
     for videos, own, foreign in ((data.train, train, test), (data.test, test, train)):
@@ -165,17 +164,18 @@ def test_a_digit_is_placed_at_its_corner_of_a_black_frame():
     for b, d, t in np.ndindex(5, 2, 3):
         row, column = corners[b, d, t]
         expected[b, d, t, row : row + 4, column : column + 4] = digits[b, d]
-    placed = moving.place(tf.constant(digits), tf.constant(corners, tf.int32), stage)
+    placed = moving.place(digits, corners, stage)
     np.testing.assert_array_equal(placed, expected)
 
 
 def test_reflected_digits_move_as_in_tfds():
     stage = moving.Stage(20, 2, frame_size=64, digit_size=28)
     images = np.random.default_rng(0).integers(1, 255, (3, 28, 28, 1), np.uint8)
-    seeds = tf.data.Dataset.from_tensor_slices([[5, 0], [5, 1]])
-    videos = moving.videos(tf.constant(images), seeds, 2, stage, moving.REFLECTION)
-    for video, seed in zip(arrays(videos), seeds, strict=True):
-        draws = moving._draw(stage, moving.REFLECTION, len(images), seed)
+    each = [np.random.default_rng(seed) for seed in (5, 6)]
+    videos = moving.videos(images, each, stage, moving.REFLECTION)
+    for video, seed in zip(videos, (5, 6), strict=True):
+        numbers = np.random.default_rng(seed)
+        draws = moving.draw(stage, moving.REFLECTION, len(images), numbers)
         theirs = [
             image_as_moving_sequence(images[which], 20, (64, 64), velocity, start)[0]
             for which, start, velocity in zip(
@@ -205,13 +205,12 @@ def simulated(draws: dict[str, np.ndarray], stage: moving.Stage) -> np.ndarray:
 
 def test_bouncing_digits_move_as_in_svg():
     draws = draws_of(moving.RANDOM_BOUNCES, 100)
-    corners = moving.RANDOM_BOUNCES.corners(STAGE, draws).numpy()
+    corners = moving.RANDOM_BOUNCES.corners(STAGE, draws)
     assert corners.shape == (100, 2, 40, 2)
-    numbers = {name: values.numpy() for name, values in draws.items()}
     for b, d in np.ndindex(100, 2):
         one = {
             name: values[b, :, d] if values.ndim == 4 else values[b, d]
-            for name, values in numbers.items()
+            for name, values in draws.items()
         }
         np.testing.assert_array_equal(corners[b, d], simulated(one, STAGE))
 
@@ -219,7 +218,7 @@ def test_bouncing_digits_move_as_in_svg():
 @pytest.mark.parametrize("name", MOTIONS)
 def test_digits_stay_inside_and_reach_every_wall(name):
     motion = MOTIONS[name]
-    corners = motion.corners(STAGE, draws_of(motion, 200)).numpy()
+    corners = motion.corners(STAGE, draws_of(motion, 200))
     last = {"reflection": STAGE.room, "bounces": STAGE.room - 1}[name]
     assert corners.reshape(-1, 2).min(axis=0).tolist() == [0, 0]
     assert corners.reshape(-1, 2).max(axis=0).tolist() == [last, last]
@@ -229,7 +228,7 @@ def test_bounces_are_as_fast_as_in_svg_and_in_proportion_to_the_room():
     for side, fastest in ((64, 4), (32, 2), (8, 1)):
         stage = moving.Stage(40, 2, side, side // 2)
         draws = draws_of(moving.RANDOM_BOUNCES, 200, stage)
-        corners = moving.RANDOM_BOUNCES.corners(stage, draws).numpy()
+        corners = moving.RANDOM_BOUNCES.corners(stage, draws)
         assert np.abs(np.diff(corners, axis=2)).max() == fastest
         assert set(np.unique(draws["velocity"])) == set(range(-fastest, fastest + 1))
         assert set(np.unique(draws["away"])) == set(range(1, fastest + 1))
@@ -237,7 +236,7 @@ def test_bounces_are_as_fast_as_in_svg_and_in_proportion_to_the_room():
 
 @pytest.mark.parametrize("name", MOTIONS)
 def test_starts_are_uniform_and_independent(name):
-    start = draws_of(MOTIONS[name], 4000)["start"].numpy().reshape(4000, 4)
+    start = draws_of(MOTIONS[name], 4000)["start"].reshape(4000, 4)
     whole = start / (STAGE.room - 1 if name == "bounces" else 1)
     np.testing.assert_allclose(whole.mean(axis=0), 0.5, atol=0.02)
     covariance = np.cov(np.concatenate([whole[1:], whole[:-1]], axis=1).T)
@@ -245,10 +244,18 @@ def test_starts_are_uniform_and_independent(name):
 
 
 def test_overlapping_digits_show_the_brighter_one_or_add_up_to_white():
-    layers = tf.constant([0.25, 0.5], shape=(1, 2, 1, 1, 1))
-    assert moving.REFLECTION.compose(layers).numpy().item() == 0.5
-    assert moving.RANDOM_BOUNCES.compose(layers).numpy().item() == 0.75
-    assert moving.RANDOM_BOUNCES.compose(2 * layers).numpy().item() == 1.0
+    layers = np.reshape([0.25, 0.5], (1, 2, 1, 1, 1))
+    assert moving.REFLECTION.compose(layers).item() == 0.5
+    assert moving.RANDOM_BOUNCES.compose(layers).item() == 0.75
+    assert moving.RANDOM_BOUNCES.compose(2 * layers).item() == 1.0
+
+
+@pytest.mark.parametrize("size", [5, 8, 11, 28, 40])
+def test_digits_are_resized_as_by_tensorflow(size):
+    image = np.random.default_rng(0).uniform(size=(28, 28)).astype("float32")
+    matrix = moving._resizing(28, size)
+    expected = tf.image.resize(image[..., None], [size, size], antialias=True)
+    np.testing.assert_allclose(matrix @ image @ matrix.T, expected[..., 0], atol=1e-5)
 
 
 # Clips: frame t of clip c is all 8 t + c, and its action is t

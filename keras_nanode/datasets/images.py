@@ -1,19 +1,18 @@
 """Image classification datasets as `tf.data` pipelines."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import tensorflow as tf
+import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.datasets.sources import PathLike, load_digits, load_tfds
+from keras_nanode.datasets import epochs
+from keras_nanode.datasets.epochs import Batches
+from keras_nanode.datasets.sources import PathLike, Source, load_digits, load_tfds
 
-# The files that TFDS writes are shuffled already, so a buffer smaller than the
-# dataset mixes well enough and spares the memory of a second copy.
-SHUFFLE_BUFFER = 10_000
-
-Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class ImageDataset(NamedTuple):
@@ -27,17 +26,25 @@ class ImageDataset(NamedTuple):
     epoch may be smaller. The training set shuffles itself: `model.fit` with
     `shuffle=False` keeps Keras from warning about that.
 
+    The order and the augmentation of an epoch depend on the seed and its number alone.
+    A run that goes on after two epochs therefore sees what it would have seen with
+    `model.fit(data.train_from(2), initial_epoch=2, epochs=5, shuffle=False)`.
+
     Attributes:
-        train: `tf.data.Dataset`, reshuffled and augmented anew in every epoch.
+        train: `tf.data.Dataset`, `train_from(0)`: each iteration is the next epoch,
+            shuffled and augmented anew.
         test: `tf.data.Dataset`, in a fixed order and never augmented.
         input_shape: Tuple of three integers, `(height, width, channels)`.
         classes: Integer, the number of classes.
+        train_from: Function of a non-negative integer `epoch`, to the training set
+            whose first iteration is that epoch, counted from 0.
     """
 
-    train: tf.data.Dataset
-    test: tf.data.Dataset
+    train: Batches
+    test: Batches
     input_shape: tuple[int, int, int]
     classes: int
+    train_from: Callable[[int], Batches]
 
 
 def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageDataset:
@@ -51,7 +58,7 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
         augment: Boolean, whether each training image is shifted by up to 1 pixel
             in either direction. False by default: these digits fill their frame.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
-            by epoch, if the seed given to `tf.random.set_seed` is equal too.
+            by epoch.
 
     Returns:
         An `ImageDataset` with `input_shape` `(8, 8, 1)` and 10 classes.
@@ -65,13 +72,13 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
     >>> from keras_nanode import datasets
     >>> data = datasets.digits(batch_size=32)
     >>> images, labels = next(iter(data.test))
-    >>> images.shape, data.classes
-    (TensorShape([32, 8, 8, 1]), 10)
+    >>> tuple(images.shape), data.classes
+    ((32, 8, 8, 1), 10)
     """
     checks.integer("batch_size", batch_size)
     checks.integer("seed", seed, 0)
     augmentation = partial(_shift, pixels=1) if augment else _keep
-    return _image_dataset(*load_digits(), batch_size, seed, augmentation)
+    return _image_dataset(load_digits(), batch_size, seed, augmentation)
 
 
 def mnist(
@@ -93,7 +100,7 @@ def mnist(
         augment: Boolean, whether each training image is shifted by up to 2 pixels
             in either direction. Digits are never flipped.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
-            by epoch, if the seed given to `tf.random.set_seed` is equal too.
+            by epoch.
         train_split: String, the images to train on, in
             [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits):
             `"train"`, `"train[:40000]"`, `"train[:80%]"`.
@@ -120,7 +127,7 @@ def mnist(
     checks.integer("seed", seed, 0)
     source = load_tfds("mnist", data_dir, train_split, test_split)
     augmentation = partial(_shift, pixels=2) if augment else _keep
-    return _image_dataset(*source, batch_size, seed, augmentation)
+    return _image_dataset(source, batch_size, seed, augmentation)
 
 
 def cifar10(
@@ -143,7 +150,7 @@ def cifar10(
             itself padded with 4 black pixels, and mirrored left to right half of
             the time.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
-            by epoch, if the seed given to `tf.random.set_seed` is equal too.
+            by epoch.
         train_split: String, the images to train on, in
             [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits):
             `"train"`, `"train[:40000]"`, `"train[:80%]"`.
@@ -169,7 +176,7 @@ def cifar10(
     checks.integer("seed", seed, 0)
     source = load_tfds("cifar10", data_dir, train_split, test_split)
     augmentation = _shift_and_flip if augment else _keep
-    return _image_dataset(*source, batch_size, seed, augmentation)
+    return _image_dataset(source, batch_size, seed, augmentation)
 
 
 def cifar100(
@@ -193,7 +200,7 @@ def cifar100(
             itself padded with 4 black pixels, and mirrored left to right half of
             the time.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
-            by epoch, if the seed given to `tf.random.set_seed` is equal too.
+            by epoch.
         train_split: String, the images to train on, in
             [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits):
             `"train"`, `"train[:40000]"`, `"train[:80%]"`.
@@ -219,76 +226,56 @@ def cifar100(
     checks.integer("seed", seed, 0)
     source = load_tfds("cifar100", data_dir, train_split, test_split)
     augmentation = _shift_and_flip if augment else _keep
-    return _image_dataset(*source, batch_size, seed, augmentation)
+    return _image_dataset(source, batch_size, seed, augmentation)
 
 
 def _image_dataset(
-    train: tf.data.Dataset,
-    test: tf.data.Dataset,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    augmentation: Augmentation,
+    source: Source, batch_size: int, seed: int, augmentation: Augmentation
 ) -> ImageDataset:
-    """Batches of two datasets of single `(image, label)` pairs."""
-    shuffled = train.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True)
-    batches = _augmented(shuffled.batch(batch_size), seed, augmentation)
+    count = len(source.train.labels)
+
+    def train_batch(epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        here = epochs.places(index, count, batch_size)
+        images, labels = source.train.at(epochs.shuffled(count, seed, epoch)[here])
+        numbers = epochs.generator("augmentation", seed, epoch, index)
+        return augmentation(images, numbers), labels
+
+    def test_batch(epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        del epoch
+        return source.test.at(epochs.places(index, len(source.test.labels), batch_size))
+
+    train_from = epochs.train_from(train_batch, count, batch_size)
+    length = math.ceil(len(source.test.labels) / batch_size)
     return ImageDataset(
-        train=_finished(batches),
-        test=_finished(test.batch(batch_size)),
-        input_shape=tuple(train.element_spec[0].shape),
-        classes=classes,
+        train=train_from(0),
+        test=epochs.batches(test_batch, length),
+        input_shape=source.train.images.shape[1:],
+        classes=source.classes,
+        train_from=train_from,
     )
 
 
-def _finished(batches: tf.data.Dataset) -> tf.data.Dataset:
-    def convert(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Integers are divided by their range; floating point images pass unchanged.
-        pixels = tf.image.convert_image_dtype(images, tf.float32)
-        return pixels, tf.cast(labels, tf.int32)
-
-    return batches.map(convert, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-
-def _augmented(
-    batches: tf.data.Dataset, seed: int, augmentation: Augmentation
-) -> tf.data.Dataset:
-    """Applies `augmentation` with one seed per batch, other ones in every epoch."""
-
-    def augment(
-        batch: tuple[tf.Tensor, tf.Tensor], batch_seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = batch
-        return augmentation(images, batch_seed), labels
-
-    # Seeds are drawn in order, outside the parallel map: which thread augments a
-    # batch, and when, cannot change the result.
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(batches, seeds).map(augment, tf.data.AUTOTUNE)
-
-
-def _keep(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    del seed
+def _keep(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    del numbers
     return images
 
 
-def _shift(images: tf.Tensor, seed: tf.Tensor, pixels: int) -> tf.Tensor:
+def _shift(images: np.ndarray, numbers: np.random.Generator, pixels: int) -> np.ndarray:
     """Moves each image by up to `pixels` rows and columns and fills with zeros."""
-    count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    padded = tf.pad(images, [[0, 0], [pixels, pixels], [pixels, pixels], [0, 0]])
-    top, left = tf.unstack(
-        tf.random.stateless_uniform([2, count, 1], seed, 0, 2 * pixels + 1, tf.int32)
-    )
-    rows = tf.gather(padded, top + tf.range(height), axis=1, batch_dims=1)
-    return tf.gather(rows, left + tf.range(width), axis=2, batch_dims=1)
+    count, height, width, _ = images.shape
+    margin = (pixels, pixels)
+    padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
+    top, left = numbers.integers(0, 2 * pixels, (2, count, 1), endpoint=True)
+    rows, columns = top + np.arange(height), left + np.arange(width)
+    each = np.arange(count)[:, None, None]
+    return padded[each, rows[:, :, None], columns[:, None, :]]
 
 
-def _flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _flip(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
     """Mirrors half of the images left to right."""
-    coins = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed)
-    return tf.where(coins < 0.5, tf.reverse(images, axis=[2]), images)
+    coins = numbers.random((len(images), 1, 1, 1))
+    return np.where(coins < 0.5, images[:, :, ::-1], images)
 
 
-def _shift_and_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    shift_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
-    return _flip(_shift(images, shift_seed, pixels=4), flip_seed)
+def _shift_and_flip(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    return _flip(_shift(images, numbers, pixels=4), numbers)

@@ -1,16 +1,17 @@
 """Moving digits: how they start, where they go, and the frames they are seen in.
 
-All random numbers of a video are drawn from a seed of its own, one video at a time; the
-work with these numbers is done for a whole batch at once.
+All random numbers of a video are drawn from a generator of its own, one video at a
+time; the work with these numbers is done for a whole batch at once.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import tensorflow as tf
+import numpy as np
 
-Draws = dict[str, tf.Tensor]
+from keras_nanode.datasets.epochs import as_floats
+
+Draws = dict[str, np.ndarray]
 
 # The part of its way from wall to wall that a reflected digit goes in a frame, as in
 # TFDS's `moving_sequence`.
@@ -35,48 +36,55 @@ class Motion(NamedTuple):
     """A way to move.
 
     Attributes:
-        draw: From a stage and a seed to the random numbers of one video.
+        draw: From a stage and a generator to the random numbers of one video.
         corners: From a stage and the numbers of a batch of videos to the first row and
-            column of each digit, int32 `(batch, digits, frames, 2)`.
+            column of each digit, integers `(batch, digits, frames, 2)`.
         compose: From frames of single digits, `(batch, digits, frames, height, width)`,
             to frames `(batch, frames, height, width)`.
     """
 
-    draw: Callable[[Stage, tf.Tensor], Draws]
-    corners: Callable[[Stage, Draws], tf.Tensor]
-    compose: Callable[[tf.Tensor], tf.Tensor]
+    draw: Callable[[Stage, np.random.Generator], Draws]
+    corners: Callable[[Stage, Draws], np.ndarray]
+    compose: Callable[[np.ndarray], np.ndarray]
 
 
 def videos(
-    images: tf.Tensor, seeds: tf.data.Dataset, batch_size: int, stage: Stage, motion
-) -> tf.data.Dataset:
-    """Batches of videos `(batch, frames, height, width, 1)`, one for each seed.
+    images: np.ndarray,
+    generators: Iterable[np.random.Generator],
+    stage: Stage,
+    motion: Motion,
+) -> np.ndarray:
+    """A batch of videos `(batch, frames, height, width, 1)`, one for each generator.
 
-    `images` are the digits to choose from, `(count, height, width, 1)`; `seeds` are
-    pairs of integers. A video depends on its seed alone.
+    `images` are the digits to choose from, `(count, height, width, 1)`.
     """
-    draws = seeds.map(partial(_draw, stage, motion, len(images)), tf.data.AUTOTUNE)
-    film = partial(_film, images, stage, motion)
-    return draws.batch(batch_size).map(film, tf.data.AUTOTUNE)
-
-
-def _draw(stage: Stage, motion: Motion, count: int, seed: tf.Tensor) -> Draws:
-    choice_seed, motion_seed = tf.unstack(tf.random.split(seed, 2))
-    choice = _integers([stage.num_digits], choice_seed, 0, count - 1)
-    return {"choice": choice, **motion.draw(stage, motion_seed)}
-
-
-def _film(images: tf.Tensor, stage: Stage, motion: Motion, draws: Draws) -> tf.Tensor:
-    chosen = tf.reshape(tf.gather(images, draws["choice"]), [-1, *images.shape[1:]])
-    pixels = tf.image.convert_image_dtype(chosen, tf.float32)
-    resized = tf.image.resize(pixels, [stage.digit_size] * 2, antialias=True)
-    size = [-1, stage.num_digits, stage.digit_size, stage.digit_size]
-    digits = tf.reshape(resized, size)
+    each = [draw(stage, motion, len(images), numbers) for numbers in generators]
+    draws = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    chosen = as_floats(images[draws["choice"]][..., 0])
+    down, across = (_resizing(n, stage.digit_size) for n in images.shape[1:3])
+    digits = down @ chosen @ across.T
     frames = motion.compose(place(digits, motion.corners(stage, draws), stage))
     return frames[..., None]
 
 
-def place(digits: tf.Tensor, corners: tf.Tensor, stage: Stage) -> tf.Tensor:
+def draw(
+    stage: Stage, motion: Motion, count: int, numbers: np.random.Generator
+) -> Draws:
+    """Which of `count` images a video shows, and the random numbers of its motion."""
+    choice = numbers.integers(0, count, stage.num_digits)
+    return {"choice": choice, **motion.draw(stage, numbers)}
+
+
+def _resizing(old: int, new: int) -> np.ndarray:
+    """The matrix that resizes a column linearly, smoothed where it shrinks."""
+    width = max(old / new, 1.0)
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    distances = abs(centres[:, None] - np.arange(old)) / width
+    weights = np.maximum(1 - distances, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+
+
+def place(digits: np.ndarray, corners: np.ndarray, stage: Stage) -> np.ndarray:
     """Each digit in black frames of its own: `(batch, digits, frames, height, width)`.
 
     Args:
@@ -84,45 +92,49 @@ def place(digits: tf.Tensor, corners: tf.Tensor, stage: Stage) -> tf.Tensor:
         corners: The first row and column, `(batch, digits, frames, 2)`.
         stage: The sizes.
     """
-    here = tf.range(stage.frame_size) - corners[..., None]
-    # Rows (and columns) that the digit does not have are rows of zeros.
-    rows, columns = tf.unstack(tf.one_hot(here, stage.digit_size), axis=-3)
-    return tf.matmul(rows @ digits[:, :, None], columns, transpose_b=True)
+    side = stage.digit_size
+    frames = np.zeros((*corners.shape[:3], *[stage.frame_size] * 2), "float32")
+    for b, d, t in np.ndindex(corners.shape[:3]):
+        row, column = corners[b, d, t]
+        frames[b, d, t, row : row + side, column : column + side] = digits[b, d]
+    return frames
 
 
 # Straight lines with exact reflection
 
 
-def _draw_line(stage: Stage, seed: tf.Tensor) -> Draws:
-    start_seed, direction_seed = tf.unstack(tf.random.split(seed, 2))
-    shape = [stage.num_digits, 2]
-    start = tf.random.stateless_uniform(shape, start_seed)
-    direction = tf.random.stateless_normal(shape, direction_seed)
-    velocity = SPEED * direction / tf.norm(direction, axis=-1, keepdims=True)
+def _draw_line(stage: Stage, numbers: np.random.Generator) -> Draws:
+    shape = (stage.num_digits, 2)
+    start = numbers.random(shape, "float32")
+    direction = numbers.standard_normal(shape, "float32")
+    velocity = (
+        np.float32(SPEED)
+        * direction
+        / np.linalg.norm(direction, axis=-1, keepdims=True)
+    )
     return {"start": start, "velocity": velocity}
 
 
-def _reflected(stage: Stage, draws: Draws) -> tf.Tensor:
+def _reflected(stage: Stage, draws: Draws) -> np.ndarray:
     """Corners on a line that is folded at the walls, rounded to pixels."""
     start, velocity = draws["start"][:, :, None], draws["velocity"][:, :, None]
-    line = start + velocity * tf.range(stage.num_frames, dtype=tf.float32)[:, None]
-    folded = tf.minimum(line % 2, 2 - line % 2)
-    return tf.cast(tf.round(folded * stage.room), tf.int32)
+    line = start + velocity * np.arange(stage.num_frames, dtype="float32")[:, None]
+    folded = np.minimum(line % 2, 2 - line % 2)
+    return np.rint(folded * stage.room).astype("int64")
 
 
 # Steps of whole pixels with a random velocity after each bounce
 
 
-def _draw_bounces(stage: Stage, seed: tf.Tensor) -> Draws:
+def _draw_bounces(stage: Stage, numbers: np.random.Generator) -> Draws:
     """Draws a bounce for every frame, digit and wall, whether it is needed or not."""
-    seeds = tf.unstack(tf.random.split(seed, 4))
-    each, speed = [stage.num_digits, 2], _top_speed(stage)
-    walls = [stage.num_frames, *each]
+    each, speed = (stage.num_digits, 2), _top_speed(stage)
+    walls = (stage.num_frames, *each)
     return {
-        "start": _integers(each, seeds[0], 0, stage.room - 1),
-        "velocity": _integers(each, seeds[1], -speed, speed),
-        "away": _integers(walls, seeds[2], 1, speed),
-        "along": _integers(walls, seeds[3], -speed, speed),
+        "start": numbers.integers(0, stage.room, each),
+        "velocity": numbers.integers(-speed, speed, each, endpoint=True),
+        "away": numbers.integers(1, speed, walls, endpoint=True),
+        "along": numbers.integers(-speed, speed, walls, endpoint=True),
     }
 
 
@@ -131,7 +143,7 @@ def _top_speed(stage: Stage) -> int:
     return max(1, stage.room // 8)
 
 
-def _bounced(stage: Stage, draws: Draws) -> tf.Tensor:
+def _bounced(stage: Stage, draws: Draws) -> np.ndarray:
     """Corners from frame to frame.
 
     As in SVG's generator, the last position before the far wall is `room - 1`, and the
@@ -143,31 +155,27 @@ def _bounced(stage: Stage, draws: Draws) -> tf.Tensor:
         away, along = draws["away"][:, frame], draws["along"][:, frame]
         for axis in (0, 1):
             velocity = _bounce(position, velocity, away, along, axis, stage.room)
-        position = tf.clip_by_value(position, 0, stage.room - 1)
+        position = np.clip(position, 0, stage.room - 1)
         path.append(position)
-        position += velocity
-    return tf.stack(path, axis=2)
+        position = position + velocity
+    return np.stack(path, axis=2)
 
 
-def _bounce(position, velocity, away, along, axis: int, room: int) -> tf.Tensor:
+def _bounce(position, velocity, away, along, axis: int, room: int) -> np.ndarray:
     """The velocity after a possible bounce off the two walls that end `axis`."""
     before, behind = position[..., axis] < 0, position[..., axis] >= room
     parts = [along[..., axis], along[..., axis]]
-    parts[axis] = tf.where(before, away[..., axis], -away[..., axis])
+    parts[axis] = np.where(before, away[..., axis], -away[..., axis])
     hit = (before | behind)[..., None]
-    return tf.where(hit, tf.stack(parts, axis=-1), velocity)
+    return np.where(hit, np.stack(parts, axis=-1), velocity)
 
 
-def _integers(shape: list[int], seed: tf.Tensor, least: int, most: int) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, seed, least, most + 1, tf.int32)
+def _brightest(layers: np.ndarray) -> np.ndarray:
+    return layers.max(axis=1)
 
 
-def _brightest(layers: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_max(layers, axis=1)
-
-
-def _added(layers: tf.Tensor) -> tf.Tensor:
-    return tf.minimum(tf.reduce_sum(layers, axis=1), 1.0)
+def _added(layers: np.ndarray) -> np.ndarray:
+    return np.minimum(layers.sum(axis=1), 1.0)
 
 
 REFLECTION = Motion(_draw_line, _reflected, _brightest)

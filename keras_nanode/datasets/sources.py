@@ -9,16 +9,29 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
+from keras_nanode.datasets.epochs import as_floats
+
 PathLike = str | os.PathLike[str]
-Clip = dict[str, tf.Tensor]
+Clip = dict[str, Any]
 CONNECT_SECONDS = 5
 
 
-class Source(NamedTuple):
-    """Single `(image, label)` pairs to train on and to test on."""
+class Examples(NamedTuple):
+    """Images `(count, height, width, channels)` as stored, and their labels."""
 
-    train: tf.data.Dataset
-    test: tf.data.Dataset
+    images: np.ndarray
+    labels: np.ndarray
+
+    def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some of them: float32 images and int32 labels."""
+        return as_floats(self.images[places]), self.labels[places].astype("int32")
+
+
+class Source(NamedTuple):
+    """Examples to train on and to test on."""
+
+    train: Examples
+    test: Examples
     classes: int
 
 
@@ -56,10 +69,9 @@ def load_digits() -> Source:
     train_images, test_images, train_labels, test_labels = split(
         scaled, labels, test_size=360, stratify=labels, random_state=0
     )
-    from_arrays = tf.data.Dataset.from_tensor_slices
     return Source(
-        train=from_arrays((train_images, train_labels)),
-        test=from_arrays((test_images, test_labels)),
+        train=Examples(train_images, train_labels),
+        test=Examples(test_images, test_labels),
         classes=10,
     )
 
@@ -70,7 +82,13 @@ def load_tfds(
     """Two splits of an image dataset of TFDS, downloaded if `data_dir` lacks it."""
     splits = [train_split, test_split]
     (train, test), info = read_tfds(name, data_dir, splits, as_supervised=True)
-    return Source(train, test, info.features["label"].num_classes)
+    classes = info.features["label"].num_classes
+    return Source(_in_memory(train), _in_memory(test), classes)
+
+
+def _in_memory(pairs: tf.data.Dataset) -> Examples:
+    batches = pairs.batch(1000).as_numpy_iterator()
+    return Examples(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def load_tfds_clips(
@@ -93,9 +111,7 @@ def load_tfds_clips(
     return train.map(renamed), test.map(renamed)
 
 
-def load_clips(
-    file: PathLike, actions: bool
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+def load_clips(file: PathLike, actions: bool) -> tuple[Clip, Clip]:
     """The clips of an .npz file; the last quarter of them is for the test."""
     arrays = _read_npz(file, ("video", "actions") if actions else ("video",))
     clips = {"frames": arrays["video"]}
@@ -103,10 +119,9 @@ def load_clips(
         clips["actions"] = arrays["actions"].astype("float32")
     count = len(clips["frames"])
     last = max(1, count // 4)
-    from_arrays = tf.data.Dataset.from_tensor_slices
     return (
-        from_arrays({name: values[:-last] for name, values in clips.items()}),
-        from_arrays({name: values[-last:] for name, values in clips.items()}),
+        {name: values[:-last] for name, values in clips.items()},
+        {name: values[-last:] for name, values in clips.items()},
     )
 
 

@@ -1,13 +1,15 @@
 """Video datasets as `tf.data` pipelines."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import tensorflow as tf
+import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.datasets import clips, moving
+from keras_nanode.datasets import clips, epochs, moving
+from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import (
     PathLike,
     Source,
@@ -16,9 +18,6 @@ from keras_nanode.datasets.sources import (
     load_tfds,
     load_tfds_clips,
 )
-
-# Stands where the seed of training videos does, none of which is negative.
-TEST_SEED = -1
 
 
 class VideoDataset(NamedTuple):
@@ -32,15 +31,22 @@ class VideoDataset(NamedTuple):
     set shuffles itself: `model.fit` with `shuffle=False` keeps Keras from warning
     about that.
 
+    What is seen in an epoch, and in which order, depends on the seed and its number
+    alone, as in `ImageDataset`.
+
     Attributes:
-        train: `tf.data.Dataset`, reshuffled in every epoch.
+        train: `tf.data.Dataset`, `train_from(0)`: each iteration is the next epoch,
+            shuffled anew.
         test: `tf.data.Dataset`, the same in every epoch and for every seed.
         frame_shape: Tuple of three integers, `(height, width, channels)`.
+        train_from: Function of a non-negative integer `epoch`, to the training set
+            whose first iteration is that epoch, counted from 0.
     """
 
-    train: tf.data.Dataset
-    test: tf.data.Dataset
+    train: Batches
+    test: Batches
     frame_shape: tuple[int, int, int]
+    train_from: Callable[[int], Batches]
 
 
 def moving_digits(
@@ -74,8 +80,8 @@ def moving_digits(
 
     >>> from keras_nanode import datasets
     >>> data = datasets.moving_digits(batch_size=8, num_frames=5)
-    >>> next(iter(data.test)).shape, data.frame_shape
-    (TensorShape([8, 5, 32, 32, 1]), (32, 32, 1))
+    >>> tuple(next(iter(data.test)).shape), data.frame_shape
+    ((8, 5, 32, 32, 1), (32, 32, 1))
     """
     stage = _stage(num_frames, num_digits, frame_size, digit_size)
     counts = (train_videos, test_videos)
@@ -120,7 +126,7 @@ def moving_mnist(
             in TFDS.
         train_videos, test_videos: Positive integers, videos in an epoch.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch by
-            epoch, if the seed given to `tf.random.set_seed` is equal too.
+            epoch.
         train_split: String, the digits to train with, in
             [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits).
         test_split: String, the digits to test with, in the same syntax.
@@ -177,7 +183,7 @@ def bair(
         num_frames: Positive integer, frames of a video.
         actions: Boolean, whether the robot's actions (4 numbers a frame) are given too.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch by
-            epoch, if the seed given to `tf.random.set_seed` is equal too.
+            epoch.
         train_split: String, the clips to train on, in
             [TFDS's slicing syntax](https://www.tensorflow.org/datasets/splits).
         test_split: String, the clips to test on, in the same syntax.
@@ -208,21 +214,19 @@ def bair(
     if data_dir is not None and str(data_dir).endswith(".npz"):
         _check_no_splits(splits)
         train, test = load_clips(data_dir, actions)
+        length, *frame_shape = train["frames"].shape[1:]
+        pieces = clips.from_arrays
     else:
         train, test = load_tfds_clips(data_dir, splits, actions)
-    length, *frame_shape = train.element_spec["frames"].shape
+        length, *frame_shape = train.element_spec["frames"].shape
+        pieces = clips.from_streams
     if num_frames > length:
         raise ValueError(
             f"The clips have {length} frames, fewer than `num_frames`. "
             f"Received: num_frames={num_frames}, data_dir={data_dir!r}"
         )
-    return VideoDataset(
-        train=clips.finished(clips.cut_anywhere(train, num_frames, seed), batch_size),
-        test=clips.finished(
-            test.map(lambda clip: clips.cut(clip, 0, num_frames)), batch_size
-        ),
-        frame_shape=tuple(frame_shape),
-    )
+    train_from, test = pieces(train, test, num_frames, batch_size, seed)
+    return VideoDataset(train_from(0), test, tuple(frame_shape), train_from)
 
 
 def _check_batches(batch_size: int, seed: int) -> None:
@@ -262,12 +266,6 @@ def _stage(
 # Moving digits
 
 
-def _images(split: tf.data.Dataset) -> tf.Tensor:
-    """All images of a split, without their labels."""
-    images = split.map(lambda image, label: image, tf.data.AUTOTUNE)
-    return images.batch(len(images)).get_single_element()
-
-
 def _moving(
     load: Callable[[], Source],
     stage: moving.Stage,
@@ -279,23 +277,26 @@ def _moving(
     _check_batches(batch_size, seed)
     for name, count in zip(("train_videos", "test_videos"), counts, strict=True):
         checks.integer(name, count)
-    train, test = map(tf.data.Dataset.range, counts)
-    train = train.shuffle(counts[0], seed=seed, reshuffle_each_iteration=True)
     source = load()
     motion = moving.RANDOM_BOUNCES if stochastic else moving.REFLECTION
+    train_videos, test_videos = counts
 
-    def film(split: tf.data.Dataset, numbers: tf.data.Dataset, first: int):
-        seeds = _seeds(numbers, first)
-        videos = moving.videos(_images(split), seeds, batch_size, stage, motion)
-        return videos.prefetch(tf.data.AUTOTUNE)
+    def train_batch(epoch: int, index: int) -> np.ndarray:
+        here = epochs.places(index, train_videos, batch_size)
+        order = epochs.shuffled(train_videos, seed, epoch)
+        each = (epochs.generator("training videos", seed, n) for n in order[here])
+        return moving.videos(source.train.images, each, stage, motion)
 
+    def test_batch(epoch: int, index: int) -> np.ndarray:
+        del epoch
+        here = epochs.places(index, test_videos, batch_size)
+        each = (epochs.generator("test videos", n) for n in here)
+        return moving.videos(source.test.images, each, stage, motion)
+
+    train_from = epochs.train_from(train_batch, train_videos, batch_size)
     return VideoDataset(
-        train=film(source.train, train, seed),
-        test=film(source.test, test, TEST_SEED),
+        train=train_from(0),
+        test=epochs.batches(test_batch, math.ceil(test_videos / batch_size)),
         frame_shape=(stage.frame_size, stage.frame_size, 1),
+        train_from=train_from,
     )
-
-
-def _seeds(numbers: tf.data.Dataset, first: int) -> tf.data.Dataset:
-    """A seed for each number, which is the second half of it."""
-    return numbers.map(lambda number: tf.stack([tf.constant(first, tf.int64), number]))
