@@ -172,7 +172,7 @@ def make_step(kind: str, depth: int):
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_mean(tf.square(layer(x)))
+            loss = tf.reduce_mean(tf.square(layer(x, training=True)))
         return loss, tape.gradient(loss, [x, *layer.trainable_variables])
 
     return step

@@ -125,7 +125,7 @@ def make_step(ode):
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = ode(x)
+            y = ode(x, training=True)
             loss = tf.reduce_mean(tf.square(y))
         return y, tape.gradient(loss, [x, *ode.trainable_variables])
 
@@ -140,12 +140,11 @@ def measure(solver, steps, adjoint) -> list[str]:
     ode = make(solver, steps, adjoint, "float32")
     step = make_step(ode)
     step(x[:1])
-    for metric in ode.metrics:
-        metric.reset_state()
+    ode.tally.reset()
     y, gradients = step(x)
     nfe = ode.solver.evaluations * steps if isinstance(steps, int) else 0
-    for metric in ode.metrics:
-        nfe = int(metric.result())
+    if ode.is_adaptive:
+        nfe = int(ode.tally.evaluations())
     fill_holes()
     before = status("VmRSS")
     reset_peak()

@@ -1,6 +1,6 @@
 """Keras layers for neural ODEs whose weights are learned functions of time."""
 
-from keras_nanode import bases, datasets, layers, metrics, models
+from keras_nanode import bases, callbacks, datasets, layers, metrics, models
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.adjoints import Checkpoint
 from keras_nanode.integrate import odeint
@@ -13,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "Reversible",
     "bases",
+    "callbacks",
     "datasets",
     "layers",
     "metrics",

@@ -204,8 +204,8 @@ def ten_buckets(steps, t_span=(0.0, 1.0), solver="dopri5"):
 def test_jumps_are_stepped_to(t_span):
     ode = ten_buckets(tight(1e-6), t_span)
     x = ops.convert_to_tensor(random((4, 8), FLOAT64))
-    y = numbers(compiled(ode)(x))
-    nfe = ode_nfe(ode)
+    y = numbers(compiled(lambda x: ode(x, training=True))(x))
+    nfe = ode.tally.evaluations()
     # Two to start, six for each step, and one at each of nine jumps.
     assert nfe <= 85 and (nfe - 2 - 9) % 6 == 0
     # 100 steps of rk4 in each bucket.
@@ -213,11 +213,6 @@ def test_jumps_are_stepped_to(t_span):
     reference.set_weights(ode.get_weights())
     desired = numbers(compiled(reference)(x))
     assert np.abs(y - desired).max() < 1e-6 * np.abs(desired).max()
-
-
-def ode_nfe(ode):
-    """The metric's value after one call."""
-    return float(numbers(ode.metrics[0].result()))
 
 
 def test_a_jump_at_an_output_time_is_one_stop():
@@ -244,8 +239,8 @@ def test_a_jump_at_the_first_time_is_no_stop():
 
     def evaluations(t_span):
         ode = layers.DenseODE(basis, solver="dopri5", t_span=t_span, dtype=FLOAT64)
-        ode(ops.convert_to_tensor(random((4, 3), FLOAT64)))
-        return ode_nfe(ode)
+        ode(ops.convert_to_tensor(random((4, 3), FLOAT64)), training=True)
+        return ode.tally.evaluations()
 
     # Six buckets, of three steps at most each.
     assert evaluations((0.6, 0.0)) < 2 + 6 * (3 * 6 + 1)
@@ -423,42 +418,6 @@ def test_configuration_round_trip(steps):
     again = layers.ODE.from_config(config)
     assert again.steps == ode.steps
     assert ode.steps == (steps if isinstance(steps, Adaptive) else Adaptive())
-
-
-@pytest.mark.parametrize(
-    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
-def test_fit_shows_the_evaluations(run_eagerly, tmp_path):
-    ode = layers.DenseODE(bases.Bucket(2), solver="bosh3", name="flow")
-    model = keras.Sequential([keras.Input((3,)), ode])
-    model.compile("sgd", "mse", run_eagerly=run_eagerly)
-    x = random((8, 3))
-    shown = []
-    spy = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: shown.append(float(logs["flow_nfe"]))
-    )
-    history = model.fit(
-        x, x, 4, 2, verbose=0, validation_data=(x, x), callbacks=[spy]
-    ).history
-    assert len(shown) == 4 and np.isfinite(shown).all()
-    # Two to start, three for each step, and one at the jump.
-    for nfe in (*history["flow_nfe"], *history["val_flow_nfe"]):
-        assert nfe >= 2 + 3 * 2 + 1 and 2 * nfe == round(2 * nfe)
-    # It is no part of the model: weights go to other solvers.
-    model.save_weights(tmp_path / "model.weights.h5")
-    fixed = layers.DenseODE(bases.Bucket(2), solver="bosh3", steps=9, name="flow")
-    other = keras.Sequential([keras.Input((3,)), fixed])
-    other.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_allclose(
-        numbers(other(x)), model.predict(x, verbose=0), atol=1e-3
-    )
-    assert [m.name for m in other.metrics] == []
-    other.save_weights(tmp_path / "other.weights.h5")
-    adaptive = layers.DenseODE(bases.Bucket(2), solver="bosh3", name="flow")
-    again = keras.Sequential([keras.Input((3,)), adaptive])
-    again.load_weights(tmp_path / "other.weights.h5")
-    for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.skipif(

@@ -6,7 +6,6 @@ import sys
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from cases import layer_gradients, random
 
@@ -134,27 +133,11 @@ def test_litert_holds_the_loop(name, tmp_path):
     check_served(LITERT, path, model, tmp_path)
 
 
-def for_inference(model):
-    """`export` to ONNX calls a model without saying that it is not for training."""
-    x = keras.Input(model.input_shape[1:])
-    inference = keras.Model(x, model(x, training=False))
-    inference(x)
-    return inference
-
-
-def test_onnx_needs_to_be_told_that_it_is_for_inference(tmp_path):
-    """The README says so; without this failure it need not."""
-    path = str(tmp_path / "model.onnx")
-    around(EXPORTED["trig"]()).export(path, format="onnx", verbose=False)
-    with pytest.raises(Exception, match="Failed to load model"):
-        onnxruntime.InferenceSession(path)
-
-
 @pytest.mark.parametrize("name", EXPORTED)
 def test_onnx_holds_the_loop(name, tmp_path):
     model = around(EXPORTED[name]())
     path = str(tmp_path / "model.onnx")
-    for_inference(model).export(path, format="onnx", verbose=False)
+    model.export(path, format="onnx", verbose=False)
     check_served(ONNX, path, model, tmp_path)
 
 
@@ -162,7 +145,7 @@ def test_a_convolutional_model_is_served_by_litert_and_onnx(tmp_path):
     model = models.classifier((8, 8, 1), 3, "poly", filters=8, hidden_filters=4)
     paths = [str(tmp_path / f"model.{format}") for format in ("tflite", "onnx")]
     trained(model).export(paths[0], format="litert", verbose=False)
-    for_inference(model).export(paths[1], format="onnx", verbose=False)
+    model.export(paths[1], format="onnx", verbose=False)
     check_served(LITERT, paths[0], model, tmp_path)
     check_served(ONNX, paths[1], model, tmp_path)
 

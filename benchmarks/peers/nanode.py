@@ -33,7 +33,7 @@ def compiled(layer, x, xla: bool = False) -> worker.Step:
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x)
+            y = layer(x, training=True)
             loss = tf.reduce_mean(tf.square(y))
         in_x, *gradients = tape.gradient(loss, [x, *layer.trainable_variables])
         # The gradient of a bucket that is looked up may come as IndexedSlices.

@@ -33,12 +33,9 @@ structure of tensors that `keras.tree` understands.
     Whether a tensor has a value now, rather than in a compiled function later.
 `report(f, value, state) -> bool`, `await_reports()`
     Where a compiled function cannot assign to variables that it was not given,
-    `f(value)` is called with a number whenever it runs, and True returned; but never
+    `f(value)` is called with an array whenever it runs, and True returned; but never
     where it is compiled for a `state` of any batch size, which is for export.
     `await_reports()` returns when all such calls are over.
-`recall(f, like) -> tensor`
-    `f()`, a NumPy array like the tensor `like`; of a compiled function that cannot read
-    what was reported, whenever it runs.
 `as_graph(f, *primals) -> outputs`
     `f(*primals)`, in eager mode traced first where the backend has graphs that save it
     the loops in Python of a library of its own: TensorFlow.
@@ -79,6 +76,5 @@ eagerly = _module.eagerly
 is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
-recall = _module.recall
 as_graph = _module.as_graph
 require = _module.require

@@ -121,10 +121,6 @@ def await_reports():
     pass
 
 
-def recall(f, like):
-    return f()
-
-
 def as_graph(f, *primals):
     if not tf.executing_eagerly():
         return f(*primals)

@@ -132,10 +132,6 @@ def await_reports():
     pass
 
 
-def recall(f, like):
-    return f()
-
-
 def as_graph(f, *primals):
     return f(*primals)
 

@@ -21,6 +21,28 @@ class Nesting:
         return cls(**{**config, cls.nested: layer})
 
 
+def all_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """A layer and all that are in it, in its attributes and in theirs."""
+    found, queue = {id(layer): layer}, [layer]
+    while queue:
+        for value in _leaves(vars(queue.pop())):
+            if isinstance(value, keras.Layer) and id(value) not in found:
+                found[id(value)] = value
+                queue.append(value)
+    return list(found.values())
+
+
+def _leaves(value):
+    # Not `keras.tree.flatten`, which sorts the keys of dictionaries: some are layers.
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
 def same_shape(first, second) -> bool:
     """Whether two shapes may be the same, as far as their axes are known."""
     return len(first) == len(second) and all(

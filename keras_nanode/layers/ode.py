@@ -10,9 +10,9 @@ from keras_nanode import adjoints, checks, solvers
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.evaluations import Evaluations
 from keras_nanode.layers.nested import Nesting, same_shape
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
+from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.pure import LayerFunction, value_of
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
@@ -35,8 +35,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             `"dopri5"`, `"tsit5"`, `"dopri8"`), else for 10 steps, as the paper's
             networks take, or the next multiple of the number of the basis' pieces, so
             that each bucket has equally many. Steps that leave a piece out are warned
-            of. A metric then shows the mean number of
-            evaluations in a call as `<name>_nfe`.
+            of. `callbacks.Evaluations` shows in `fit` what adaptive steps cost.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
         adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
             `Checkpoint(num)`, `"reversible"` (exact, memory O(1), for the solvers
@@ -45,11 +44,15 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             O(steps), can be differentiated again). `"bdf"` has its own, which the
             default and `"backsolve"` mean.
 
+    `solver`, `steps` and `adjoint` may be set later, too. Keras compiles once: what was
+    compiled before keeps the old one until `model.compile` is called again.
+
     Call arguments:
         inputs: A floating tensor. The state is float32 at least; under mixed precision
             only the dynamics compute in the lower precision.
-        training: False, as in `predict` and `export`, keeps nothing for the gradient,
-            which is the same but costs one more solve.
+        training: True, as in `fit`, keeps what the adjoint needs for the gradient.
+            Otherwise nothing is kept: a gradient is the same, but costs one more solve.
+            Say so in a training loop of your own: `model(x, training=True)`.
 
     Input shape:
         That of `dynamics`.
@@ -62,7 +65,8 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             a basis that is not defined outside of it, or (when built) if `dynamics`
             changes the shape of its input or is not pure.
         RuntimeError: if adaptive steps fail in eager mode. In a compiled function the
-            output is NaN.
+            output is NaN, of all rows of the batch, since they share their steps; then
+            `callbacks.Evaluations` says why.
 
     Example:
 
@@ -95,20 +99,51 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         # The state keeps its precision; `dynamics` casts what it computes.
         super().__init__(autocast=False, **kwargs)
         self.dynamics = checks.layer("dynamics", dynamics)
-        self.solver = solvers.get(solver)
         self.t_span = _check_span(t_span, dynamics)
-        basis = getattr(dynamics, "basis", None)
-        if steps is None and not self.solver.estimates_error:
-            steps = default_steps(basis, self.t_span)
-        self.steps = check_steps(self.solver, steps)
-        if not isinstance(self.steps, Adaptive):
-            warn_of_unseen_pieces(self.name, basis, self.t_span, self.steps)
-        self.adjoint = adjoints.get(adjoint)
-        self.adjoint.check(self.solver)
+        self._choose(solver, steps, adjoint)
         self.supports_masking = True
-        self._nfe = None
-        if isinstance(self.steps, Adaptive):
-            self._nfe = Evaluations(f"{self.name}_nfe")
+        self.tally = Tally()
+
+    def _choose(self, solver, steps, adjoint):
+        """Takes all three if they go together, else none."""
+        solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
+        basis = getattr(self.dynamics, "basis", None)
+        if steps is None and not solver.estimates_error:
+            steps = default_steps(basis, self.t_span)
+        steps = check_steps(solver, steps)
+        adjoint.check(solver)
+        if not isinstance(steps, Adaptive):
+            warn_of_unseen_pieces(self.name, basis, self.t_span, steps)
+        self._chosen = (solver, steps, adjoint)
+
+    @property
+    def solver(self):
+        return self._chosen[0]
+
+    @solver.setter
+    def solver(self, solver):
+        self._choose(solver, self.steps, self.adjoint)
+
+    @property
+    def steps(self):
+        return self._chosen[1]
+
+    @steps.setter
+    def steps(self, steps):
+        self._choose(self.solver, steps, self.adjoint)
+
+    @property
+    def adjoint(self):
+        return self._chosen[2]
+
+    @adjoint.setter
+    def adjoint(self, adjoint):
+        self._choose(self.solver, self.steps, adjoint)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the steps are chosen by the estimated error."""
+        return isinstance(self.steps, Adaptive)
 
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
@@ -133,10 +168,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             raise traced.error from None
 
     def call(self, inputs, training=None):
-        adjoint = self.adjoint
-        if training is False:
-            adjoint = adjoint.deferred(self.steps)
-        return self._flow(inputs, self.t_span, adjoint)
+        return self._flow(inputs, self.t_span, training)
 
     def inverse(self, outputs):
         """Integrates backwards from t1 to t0: the inputs that lead to `outputs`.
@@ -149,10 +181,11 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         """
         if not self.built:
             self.build(outputs.shape)
-        return self._flow(outputs, self.t_span[::-1], self.adjoint)
+        return self._flow(outputs, self.t_span[::-1], training=None)
 
-    def _flow(self, inputs, t_span, adjoint):
+    def _flow(self, inputs, t_span, training):
         field, params = self.field()
+        adjoint = self.adjoint if training else self.adjoint.deferred(self.steps)
         y, stats = integrate(
             field,
             # A copy, since a mask sticks to the tensor and is no business of f.
@@ -164,8 +197,8 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             adjoint=adjoint,
             name=f"the layer {self.name!r}",
         )
-        if self._nfe is not None:
-            self._nfe.update_state(stats["num_fevals"], inputs)
+        if training and self.is_adaptive:
+            self.tally.add(stats, inputs)
         return ops.cast(y[0], self.compute_dtype)
 
     def field(self):
@@ -188,6 +221,27 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
         return VectorField(func, weights, layer.scale), params
 
+    def weights_at(self, t):
+        """The weights of the dynamics at the times t, as `TimeVarying.weights_at`.
+
+        Args:
+            t: A number or a sequence of n times.
+
+        Returns:
+            A list of tensors, one for each trainable weight of the dynamics' layer: of
+            the weight's shape for a number, else `(n, *shape)`.
+
+        Raises:
+            ValueError: if the weights do not vary in time.
+        """
+        if not isinstance(self.dynamics, TimeVarying):
+            raise ValueError(
+                f"The weights of the ODE {self.name!r} do not vary in time. Put "
+                "`layers.TimeVarying` around its dynamics, or read the `weights` of "
+                f"these. Received: dynamics={self.dynamics!r}"
+            )
+        return self.dynamics.weights_at(t)
+
     def takes_time(self):
         """Whether the dynamics are called with a time."""
         return "t" in inspect.signature(self.dynamics.call).parameters
@@ -201,7 +255,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs, training=None):
         checks.floating(inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 

@@ -133,19 +133,37 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
         """The layer's weights at the times t.
 
         Args:
-            t: A sequence of n times.
+            t: A number, or a sequence of n times.
 
         Returns:
-            A list of tensors with shape `(n, *w.shape)`, one for each trainable weight
-            w of the layer, in its order.
+            A list of tensors, one for each trainable weight w of the layer, in its
+            order: of the shape of w for a number, else `(n, *w.shape)`.
+
+        Raises:
+            ValueError: if `t` is neither, or the layer is not built.
         """
-        located = self.basis.locate(ops.convert_to_tensor(t))
-        return [self.basis.combine(located, value_of(c)) for c in self.coefficients]
+        if not self.built:
+            raise ValueError(
+                f"The layer {self.name!r} has no weights before it is built. Call it "
+                f"on an input first. Received: t={t!r}"
+            )
+        t = ops.convert_to_tensor(t, self._time_dtype)
+        if len(t.shape) > 1:
+            raise ValueError(
+                "`t` must be a number or a sequence of times. "
+                f"Received: t with shape {tuple(t.shape)}"
+            )
+        located = self.basis.locate(ops.reshape(t, (-1,)))
+        theta = [self.basis.combine(located, value_of(c)) for c in self.coefficients]
+        return theta if len(t.shape) else [w[0] for w in theta]
+
+    @property
+    def _time_dtype(self) -> str:
+        return "float64" if self.variable_dtype == "float64" else "float32"
 
     def call(self, inputs, t):
-        t = ops.convert_to_tensor(t, dtype=self.variable_dtype)
-        theta = [w[0] for w in self.weights_at(ops.reshape(t, (1,)))]
-        return self.function()(theta, inputs)
+        t = ops.convert_to_tensor(t, self._time_dtype)
+        return self.function()(self.weights_at(ops.reshape(t, ())), inputs)
 
     def compute_output_shape(self, input_shape):
         layer = self._pattern or copy_layer(self.layer)

@@ -4,10 +4,9 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.adaptive import Adaptive
 from keras_nanode.integrate import as_state, check_steps, time_dtype
 from keras_nanode.layers import (
     ODE,
@@ -18,7 +17,7 @@ from keras_nanode.layers import (
     TimeAppended,
     TimeVarying,
 )
-from keras_nanode.layers.nested import copy_layer
+from keras_nanode.layers.nested import all_layers, copy_layer
 from keras_nanode.steps import FixedSteps, Problem, Step
 
 _UNROLLED = (ODE, ResidualStack, ConvBlock, DenseBlock, Augment)
@@ -108,13 +107,7 @@ def _check_plain(layer):
     """Refuses what holds layers of this library that are not unrolled."""
     if isinstance(layer, _UNROLLED):
         return
-    inner, queue = {id(layer): layer}, [layer]
-    while queue:
-        for value in tree.flatten(list(vars(queue.pop()).values())):
-            if isinstance(value, keras.Layer) and id(value) not in inner:
-                inner[id(value)] = value
-                queue.append(value)
-    for found in inner.values():
+    for found in all_layers(layer):
         if _is_ours(found):
             raise ValueError(
                 f"The layer {found.name!r} of keras_nanode cannot be made plain where "
@@ -155,7 +148,7 @@ def _stacked(stack: ResidualStack, x):
 
 def _unrolled(ode: ODE, x, steps):
     """x(t1) of a symbolic x(t0)."""
-    if isinstance(ode.steps, Adaptive):
+    if ode.is_adaptive:
         if steps is None:
             raise ValueError(
                 f"The ODE {ode.name!r} chooses its steps, which a model without loops "

@@ -1,0 +1,76 @@
+"""Callbacks for `fit`."""
+
+import warnings
+
+import keras
+
+from keras_nanode.layers import ODE
+from keras_nanode.layers.nested import all_layers
+
+
+class Evaluations(keras.callbacks.Callback):
+    """Shows in `fit` what adaptive steps cost, and says when they fail.
+
+    For each `layers.ODE` of the model with adaptive steps, the progress bar and the
+    history get two numbers of the epoch so far: `<layer>_nfe`, the mean number of
+    evaluations of the dynamics in a training call, and `<layer>_failed`, the number of
+    calls whose steps ended before the last time. A failure makes the output NaN in a
+    compiled function, and with it the loss and, after the update, the weights: the
+    first of each kind in an epoch is a `RuntimeWarning` that says what to do.
+
+    To skip the update of such a batch, and keep the weights, compile the model with
+    `keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)`, which leaves
+    out updates that are not finite. The loss that Keras shows is the epoch's mean and
+    stays NaN, and BatchNormalization behind the ODE still takes NaN into its
+    statistics.
+
+    These numbers are no metrics of Keras, so that `evaluate`, `train_on_batch` and
+    `test_on_batch` return what they do with fixed steps. What is given up: without the
+    callback nothing is shown, and evaluations in validation are not counted. The
+    numbers are read after every batch, for which JAX has to wait for that batch.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_nanode import callbacks, layers
+    >>> ode = layers.TrigDenseODE(2, solver="dopri5", name="flow")
+    >>> model = keras.Sequential([keras.Input((3,)), ode])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.ones((8, 3))
+    >>> fit = model.fit(x, x, verbose=0, callbacks=[callbacks.Evaluations()])
+    >>> sorted(fit.history)
+    ['flow_failed', 'flow_nfe', 'loss']
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._told = epoch, set()
+        self._odes = [x for x in all_layers(self.model) if isinstance(x, ODE)]
+        for ode in self._odes:
+            ode.tally.reset()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._add(logs)
+        for ode in self._odes:
+            for status in ode.tally.failures():
+                if (ode.name, status) not in self._told:
+                    self._told.add((ode.name, status))
+                    warnings.warn(
+                        f"The adaptive steps of the layer {ode.name!r} ended before "
+                        f"the last time, first in batch {batch + 1} of epoch "
+                        f"{self._epoch + 1}. {status.message} "
+                        f"Received: status={status.name}, steps={ode.steps}",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._add(logs)
+
+    def _add(self, logs):
+        for ode in self._odes:
+            if ode.is_adaptive:
+                logs[f"{ode.name}_nfe"] = ode.tally.evaluations()
+                logs[f"{ode.name}_failed"] = sum(ode.tally.failures().values())
+
+
+__all__ = ["Evaluations"]
