@@ -146,11 +146,10 @@ def test_a_failure_in_a_compiled_step_says_which_layer_and_why():
     model = explosive(optimizer=keras.optimizers.SGD(0.1))
     with pytest.warns(RuntimeWarning) as warned:
         history = fit(model, BATCHES)
-    first, second = (str(warning.message) for warning in warned)
-    assert (
-        "layer 'flow' ended before the last time, first in batch 2 of epoch 1" in first
-    )
-    assert "Received: status=" in first and Status.NON_FINITE.message in second
+    first, *later = (str(warning.message) for warning in warned)
+    assert "'flow' ended before the last time, first in batch 2 of epoch 1" in first
+    assert "Received: status=" in first
+    assert any(Status.NON_FINITE.message in message for message in later)
     assert np.isnan(history["loss"]).all()
     # The weights are NaN after that batch, and so are all batches of the next epoch.
     assert history["flow_failed"] == [1, 2]
