@@ -97,7 +97,8 @@ def around(layer, shape=(3,)):
 
 @pytest.mark.parametrize("block", ["trig", "bucket", "app", "uncon_resnet"])
 def test_a_saved_model_is_served(block, tmp_path):
-    model = models.classifier((8, 8, 1), 3, block, filters=8, hidden_filters=4, steps=5)
+    # As many steps as the buckets of the default basis.
+    model = models.classifier((8, 8, 1), 3, block, filters=8, hidden_filters=4)
     trained(model).export(str(tmp_path / "model"), verbose=False)
     check_served(SAVED_MODEL, tmp_path / "model", model, tmp_path)
 

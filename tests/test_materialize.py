@@ -73,7 +73,8 @@ def test_any_solver_is_unrolled(name):
 
 @pytest.mark.parametrize("block", ["trig", "bucket", "app", "auto", "uncon_resnet"])
 def test_a_classifier_is_unrolled(block):
-    model = models.classifier((6, 6, 1), 3, block, filters=4, hidden_filters=2, steps=3)
+    # As many steps as the buckets of the default basis.
+    model = models.classifier((6, 6, 1), 3, block, filters=4, hidden_filters=2)
     plain = check_equal(model)
     names, expected = ([x.name for x in m.layers[1:]] for m in (plain, model))
     assert names == expected

@@ -13,7 +13,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_nanode import Adaptive, layers
+from keras_nanode import Adaptive, callbacks, layers
 
 BATCHES, BATCH_SIZE = 6, 16
 CHANNELS = 3
@@ -58,9 +58,14 @@ def train_on(dataset, model, strategy):
     def step(batch):
         strategy.run(model.train_step, args=(batch,))
 
+    shown = callbacks.Evaluations()
+    shown.set_model(model)
+    shown.on_epoch_begin(0)
     for batch in strategy.experimental_distribute_dataset(dataset):
         step(batch)
-    return {name: float(value) for name, value in model.get_metrics_result().items()}
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    shown.on_epoch_end(0, logs)
+    return logs
 
 
 def main(how, file):
@@ -87,7 +92,10 @@ def main(how, file):
             dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE)
             logs = train_on(dataset, model, strategy)
         else:
-            history = model.fit(x, y, BATCH_SIZE, shuffle=False, verbose=0)
+            shown = [callbacks.Evaluations()]
+            history = model.fit(
+                x, y, BATCH_SIZE, shuffle=False, verbose=0, callbacks=shown
+            )
             logs = {key: value[0] for key, value in history.history.items()}
         for i, (weight, old) in enumerate(zip(model.get_weights(), start, strict=True)):
             saved[f"{name}/weight/{i}"] = weight
