@@ -179,8 +179,25 @@ class BasisWeights:
 
 
 def between(start, end, fraction):
-    """The time that divides a step so: exactly `start` at 0 and `end` at 1."""
-    return start * (1 - fraction) + end * fraction
+    """The time that divides a step so: exactly `start` at 0 and `end` at 1, and for no
+    fraction between outside of the step by rounding."""
+    time = start * (1 - fraction) + end * fraction
+    if isinstance(fraction, float) and not 0 <= fraction <= 1:
+        return time
+    if isinstance(time, np.ndarray):
+        return np.clip(time, np.minimum(start, end), np.maximum(start, end))
+    return nearest(time, start, end)
+
+
+def nearest(time, start, end):
+    """`time`, or the end of the step that is nearest to it if it is not in the step; as
+    a value, for the derivatives stay those of `time`."""
+    forwards = start <= end
+    low, high = ops.where(forwards, start, end), ops.where(forwards, end, start)
+    # `ops.clip` would turn float64 into float32 on PyTorch.
+    inside = ops.where(time < low, low, time)
+    inside = ops.where(inside > high, high, inside)
+    return time + ops.stop_gradient(inside - time)
 
 
 def pieces(breakpoints, start, end, dtype):
