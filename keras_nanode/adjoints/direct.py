@@ -29,8 +29,7 @@ class Direct(Adjoint):
 
     def fixed(self, problem, steps, y0, params):
         plan = FixedSteps(problem, steps, problem.batch(steps, balanced))
-        limit = None if problem.count is None else plan.limit
-        ends, _, _ = solve(plan, y0, params, limit=limit)
+        ends, _, _ = solve(plan, y0, params, limit=plan.limit)
         return ends
 
     def adaptive(self, problem, control, y0, params):
