@@ -25,19 +25,26 @@ class LayerFunction:
 
     Args:
         layer: The layer.
-        state: The values of its other variables; None reads them now.
+        weights: Which variables are its weights; None for the trainable ones.
+        state: Pairs of each of the other variables and its value; None reads them now.
 
     Raises:
         ValueError: if the layer draws random numbers, or when a call of it updates a
             variable or adds a loss.
     """
 
-    def __init__(self, layer: keras.Layer, state: list | None = None):
+    def __init__(
+        self,
+        layer: keras.Layer,
+        weights: list | None = None,
+        state: list[tuple] | None = None,
+    ):
         self.layer = layer
-        variables = layer.non_trainable_variables
-        state = [value_of(v) for v in variables] if state is None else state
-        self._state = list(zip(variables, state, strict=True))
-        for variable in variables:
+        self._weights = layer.trainable_variables if weights is None else weights
+        if state is None:
+            state = [(v, value_of(v)) for v in layer.non_trainable_variables]
+        self._state = state
+        for variable, _ in state:
             # PyTorch does not draw when it only traces, as the others do.
             if variable.path.endswith("seed_generator_state"):
                 raise ValueError(_impure(layer, f"updates {variable.path!r}"))
@@ -49,7 +56,7 @@ class LayerFunction:
         in a lower precision."""
         layer = self.layer
         linear = {id(v) for v in getattr(layer, "linear_variables", ())}
-        found = [id(v) in linear for v in layer.trainable_variables]
+        found = [id(v) in linear for v in self._weights]
         if not linear or sum(found) < len(linear):  # frozen, or quantized
             return None
         if layer.compute_dtype != layer.variable_dtype:
@@ -64,10 +71,10 @@ class LayerFunction:
         return scale
 
     def __call__(self, weights: list, *args):
-        given = list(zip(self.layer.trainable_variables, weights, strict=True))
+        given = list(zip(self._weights, weights, strict=True))
         scope = keras.StatelessScope(given + self._state, collect_losses=True)
         before = [scope.get_current_value(v) for v, _ in self._state]
-        with scope, _full_precision_time(self.layer, len(args)):
+        with scope, _exactly(self.layer, args):
             outputs = self.layer(*args)
         for (variable, _), value in zip(self._state, before, strict=True):
             if scope.get_current_value(variable) is not value:
@@ -131,12 +138,17 @@ def _impure(layer: keras.Layer, deed: str) -> str:
 
 
 @contextlib.contextmanager
-def _full_precision_time(layer: keras.Layer, num_args: int):
+def _exactly(layer: keras.Layer, args: tuple):
     """Under mixed precision Keras would round t to float16, which moves it to a wrong
-    bucket. A layer called with a time therefore casts nothing but what it computes."""
-    autocast = layer.autocast
-    layer.autocast = autocast and num_args == 1
+    bucket. A layer called with a time gets its arguments as they are, while Keras casts
+    its weights."""
+    if len(args) == 1:
+        yield
+        return
+    call = layer.call
+    # Past Keras, which would take note of an attribute.
+    object.__setattr__(layer, "call", lambda *_, **options: call(*args, **options))
     try:
         yield
     finally:
-        layer.autocast = autocast
+        object.__delattr__(layer, "call")

@@ -1,6 +1,11 @@
 """Layers that take another layer as an argument."""
 
+import functools
+import inspect
+import warnings
+
 import keras
+from keras import tree
 
 from keras_nanode import checks
 
@@ -13,12 +18,22 @@ class Nesting:
     def get_config(self):
         layer = checks.layer(self.nested, getattr(self, self.nested))
         config = super().get_config()  # type: ignore[misc]
-        return {**config, self.nested: keras.saving.serialize_keras_object(layer)}
+        return {**config, self.nested: _serialized(self, self.nested, layer)}
 
     @classmethod
     def from_config(cls, config):
         layer = keras.saving.deserialize_keras_object(config[cls.nested])
         return cls(**{**config, cls.nested: layer})
+
+
+class Held:
+    """A layer and its variables where Keras does not find them, for they are no part of
+    what holds them."""
+
+    def __init__(self, layer: keras.Layer):
+        self.layer = layer
+        self.weights: list[keras.Variable] = []
+        self.others: list[keras.Variable] = []
 
 
 def all_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -36,6 +51,8 @@ def _leaves(value):
     # Not `keras.tree.flatten`, which sorts the keys of dictionaries: some are layers.
     if isinstance(value, dict):
         value = list(value.values())
+    if isinstance(value, Held):
+        value = value.layer
     if isinstance(value, (list, tuple, set)):
         for item in value:
             yield from _leaves(item)
@@ -51,14 +68,128 @@ def same_shape(first, second) -> bool:
 
 
 def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
-    """An equal layer with weights of its own, and with other seeds if asked for."""
-    return type(layer).from_config(_reseeded(layer.get_config(), seed_offset))
+    """An equal layer with weights of its own, and with other seeds if asked for.
+
+    It needs nothing that a file would: functions, and objects of any class, are the
+    copy's as they are the layer's.
+    """
+    copy = functools.partial(copy_layer, seed_offset=seed_offset)
+    is_functional = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
+    if is_functional or isinstance(layer, keras.Sequential):
+        return keras.models.clone_model(layer, clone_function=copy)
+    try:
+        return _made_again(layer, copy, seed_offset)
+    except Exception as error:
+        if layer.built and not layer.variables:
+            return layer  # Without weights it may stand for its own copy.
+        raise ValueError(
+            f"The layer {layer.name!r} cannot be copied, which a `ResidualStack` and "
+            '`start="independent"` do. Give its class a `get_config`, or keep each '
+            "argument of its constructor in an attribute of the same name. "
+            f"Received: a layer of type {type(layer).__name__}"
+        ) from error
 
 
 def built_copy(layer: keras.Layer, input_shape, seed_offset: int = 0) -> keras.Layer:
     copy = copy_layer(layer, seed_offset)
     copy(keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
     return copy
+
+
+def _made_again(layer: keras.Layer, copy, seed_offset: int) -> keras.Layer:
+    cls = type(layer)
+    config = _config(layer)
+    if config is None:
+        # What it was made with is in its attributes, if it is as Keras' layers are.
+        values = {name: getattr(layer, _attribute(layer, name)) for name in _names(cls)}
+        return cls(**_copies(values, copy, seed_offset))
+    live = {}
+    if cls.get_config is not keras.Layer.get_config:  # that has plain values alone
+        names = [name for name in config if _attribute(layer, name)]
+        values = {name: getattr(layer, _attribute(layer, name)) for name in names}
+        live = {k: v for k, v in values.items() if _is_described(config[k], v)}
+    own = {**_reseeded(config, seed_offset), **_copies(live, copy, seed_offset)}
+    if not live or own.keys() - set(_names(cls)):
+        return cls.from_config(own)
+    try:
+        # A `from_config` would look for the descriptions.
+        return cls(**{**own, "dtype": layer.dtype_policy})
+    except (TypeError, ValueError):  # a layer that is not described by one alone
+        return cls.from_config(_reseeded(config, seed_offset))
+
+
+def _config(layer: keras.Layer) -> dict | None:
+    """The layer's configuration, if it can be had."""
+    with warnings.catch_warnings():
+        # Keras warns of lambdas, which are bad for files alone.
+        warnings.simplefilter("ignore")
+        try:
+            return layer.get_config()
+        except Exception:  # of whatever object in it that has no description
+            return None
+
+
+def _names(cls: type) -> list[str]:
+    """Of all arguments that a class's constructor takes or passes on."""
+    names: dict[str, None] = {}
+    for parent in cls.__mro__:
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
+        _, *named = (
+            p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        )
+        # What a parent requires, the constructors below have given it.
+        known = [p.name for p in named if not names or p.default is not p.empty]
+        names.update(dict.fromkeys(known))
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if parent is keras.Layer or not passes_on:
+            break
+    return list(names)
+
+
+def _attribute(layer: keras.Layer, argument: str) -> str:
+    """The attribute that keeps an argument, or an empty name."""
+    if argument == "dtype":
+        return "dtype_policy"
+    known = [name for name in (argument, f"_{argument}") if hasattr(layer, name)]
+    return known[0] if known else ""
+
+
+def _is_described(described, value) -> bool:
+    """Whether a configuration only describes the value, as a name or another
+    configuration, by which it might not be found again."""
+    if isinstance(described, str):
+        return callable(value) and not isinstance(value, keras.Layer)
+    if isinstance(described, (list, tuple)):
+        return _has_layers(value)
+    return isinstance(described, dict) and callable(value)
+
+
+def _has_layers(structure) -> bool:
+    return any(isinstance(leaf, keras.Layer) for leaf in tree.flatten(structure))
+
+
+def _copies(values: dict, copy, seed_offset: int) -> dict:
+    def one(value):
+        if isinstance(value, keras.Layer):
+            return copy(value)
+        if isinstance(value, keras.initializers.Initializer):
+            return _other_draws(value, seed_offset)
+        return value
+
+    return {k: tree.map_structure(one, v) for k, v in values.items()}
+
+
+def _other_draws(initializer, offset: int):
+    """The initializer, with another seed: it gives the same numbers at each call."""
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config = {**config, "seed": config["seed"] + offset}
+    try:
+        return type(initializer).from_config(config)
+    except TypeError:  # a user's, whose configuration lacks its arguments
+        return initializer
 
 
 def _reseeded(config, offset: int):
@@ -73,3 +204,32 @@ def _reseeded(config, offset: int):
     if is_initializer and isinstance(inner.get("seed"), int):
         config["config"] = {**inner, "seed": inner["seed"] + offset}
     return config
+
+
+def _serialized(owner: keras.Layer, argument: str, layer: keras.Layer) -> dict:
+    """A layer as part of another's file."""
+    try:
+        return keras.saving.serialize_keras_object(layer)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The layer {layer.name!r}, `{argument}` of the layer {owner.name!r}, "
+            f"cannot be saved, because of {_culprit(layer) or 'its `get_config`'}. Use "
+            "a function with a name or a class with a `get_config`, and register it "
+            "with `keras.saving.register_keras_serializable`. "
+            f"Received: {argument}={layer!r}"
+        ) from error
+
+
+def _culprit(layer: keras.Layer) -> str:
+    """What no file can hold of a layer, in words."""
+    for name in filter(functools.partial(_attribute, layer), _names(type(layer))):
+        value = getattr(layer, _attribute(layer, name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                keras.saving.serialize_keras_object(value)
+            except (NotImplementedError, TypeError, ValueError):
+                inner = [x for x in tree.flatten(value) if isinstance(x, keras.Layer)]
+                deeper = filter(None, map(_culprit, inner))
+                return next(deeper, f"`{name}` of {layer.name!r}, {value!r}")
+    return ""

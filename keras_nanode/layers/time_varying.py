@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_nanode import backend, bases, checks
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting, built_copy, copy_layer
+from keras_nanode.layers.nested import Held, Nesting, built_copy
 from keras_nanode.pure import LayerFunction, value_of
 
 _STARTS = ("constant", "independent")
@@ -23,12 +23,14 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
     as the dynamics of an `ODE`, or alone with a time.
 
     Args:
-        layer: The Keras layer, or whole model, whose weights shall vary. It serves as
-            the pattern: its configuration is copied, and it is never built or called.
+        layer: The Keras layer, or whole model, whose weights shall vary. It is the
+            pattern: its own weights say where the coefficients start, and are no part
+            of this layer later. If it is not built yet, it is built with this layer.
         basis: The functions of time z: a `keras_nanode.bases.Basis`, or one of the
             names in `keras_nanode.bases.ALL`.
-        start: How the coefficients start. `"constant"`: w(t) is the same at all times,
-            a draw from the weight's own initializer. `"independent"`: each alpha_k is a
+        start: How the coefficients start. `"constant"`: w(t) is at all times what the
+            weight is in `layer`: a draw from its initializer, or what it has learned if
+            `layer` was built and trained before. `"independent"`: each alpha_k is a
             draw of its own, scaled so that w(t) keeps the initializer's variance (at
             every t where sum_k z_k(t)^2 is constant, on average over the domain
             elsewhere); weights whose initializer is not random start constant.
@@ -68,21 +70,30 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
             raise ValueError(
                 f"Unknown `start`. Use one of {_STARTS}. Received: start={start!r}"
             )
-        # Past the tracking of Keras: the pattern's weights are no weights of this one.
-        object.__setattr__(self, "layer", checks.layer("layer", layer))
-        object.__setattr__(self, "_pattern", None)
+        self._held = Held(checks.layer("layer", layer))
         self.basis = bases.get(basis)
         self.start = start
 
+    @property
+    def layer(self):
+        return self._held.layer
+
+    def __dir__(self):
+        # A file of Keras has the weights of each layer that is listed here, and those
+        # of the pattern are none of this layer's.
+        return [name for name in super().__dir__() if name != "layer"]
+
     def build(self, input_shape):
-        with backend.eagerly():
-            pattern = built_copy(self.layer, input_shape)
-        object.__setattr__(self, "_pattern", pattern)
+        self._pattern_output(input_shape)
+        # Kept, for the pattern may be frozen later, or be part of another model.
+        weights = list(self.layer.trainable_variables)
+        others = list(self.layer.non_trainable_variables)
+        self._held.weights, self._held.others = weights, others
         # Drawn only when asked for: Keras may build in a scope without values.
         draw = functools.cache(lambda: self._draw_coefficients(input_shape))
         self.coefficients = [
             self.add_weight(
-                name=_name(w, pattern),
+                name=_name(w, self.layer),
                 shape=(self.basis.size, *w.shape),
                 dtype=w.dtype,
                 initializer=lambda shape, dtype, i=i: ops.cast(draw()[i], dtype),
@@ -90,29 +101,34 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
                 constraint=w.constraint and _Sliced(w.constraint),
                 autocast=False,
             )
-            for i, w in enumerate(pattern.trainable_variables)
+            for i, w in enumerate(weights)
         ]
         self.constants = [
             self.add_weight(
-                name=_name(w, pattern),
+                name=_name(w, self.layer),
                 shape=w.shape,
                 dtype=w.dtype,
                 initializer=lambda shape, dtype, w=w: ops.copy(w.value),
                 trainable=False,
                 autocast=False,
             )
-            for w in pattern.non_trainable_variables
+            for w in others
         ]
+
+    def _pattern_output(self, input_shape):
+        """The symbolic output of the pattern, which is built if it is not yet."""
+        with backend.eagerly():
+            x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
+            return self.layer(x)
 
     def _draw_coefficients(self, input_shape):
         with backend.eagerly():
             z = _sample(self.basis)
-            first = [ops.convert_to_numpy(w) for w in self._pattern.trainable_variables]
             # The combination of basis functions that is nearest to 1 at all times.
             ones = np.linalg.lstsq(z, np.ones(len(z)), rcond=None)[0]
-            constant = [np.multiply.outer(ones, w) for w in first]
             if self.start == "constant":
-                return constant
+                own = map(ops.convert_to_numpy, self._held.weights)
+                return [np.multiply.outer(ones, w) for w in own]
             copies = [
                 built_copy(self.layer, input_shape, seed_offset=k)
                 for k in range(self.basis.size)
@@ -121,13 +137,14 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
             scale = 1 / np.sqrt(np.mean(np.sum(z**2, axis=1)))
             stacked = [np.stack(slices) for slices in zip(*draws, strict=True)]
             return [
-                scale * alpha if np.ptp(alpha, axis=0).any() else same
-                for alpha, same in zip(stacked, constant, strict=True)
+                scale * w if np.ptp(w, axis=0).any() else np.multiply.outer(ones, w[0])
+                for w in stacked
             ]
 
     def function(self):
         """The layer as a pure function of one set of weights and the inputs."""
-        return LayerFunction(self._pattern, [value_of(c) for c in self.constants])
+        state = zip(self._held.others, map(value_of, self.constants), strict=True)
+        return LayerFunction(self.layer, self._held.weights, list(state))
 
     def weights_at(self, t):
         """The layer's weights at the times t.
@@ -166,8 +183,7 @@ class TimeVarying(CheckedArguments, Nesting, keras.Layer):
         return self.function()(self.weights_at(ops.reshape(t, ())), inputs)
 
     def compute_output_shape(self, input_shape):
-        layer = self._pattern or copy_layer(self.layer)
-        return layer(keras.KerasTensor(input_shape, dtype=self.compute_dtype)).shape
+        return self._pattern_output(input_shape).shape
 
     def get_config(self):
         return {
