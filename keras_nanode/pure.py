@@ -63,12 +63,12 @@ class LayerFunction:
 
         return scale
 
-    def __call__(self, weights: list, *args):
+    def __call__(self, weights: list, *args, **named):
         given = list(zip(self.layer.trainable_variables, weights, strict=True))
         scope = keras.StatelessScope(given + self._state, collect_losses=True)
         before = [scope.get_current_value(v) for v, _ in self._state]
-        with scope, _full_precision_time(self.layer, len(args)):
-            outputs = self.layer(*args)
+        with scope, _full_precision_time(self.layer, len(args) + len(named)):
+            outputs = self.layer(*args, **named)
         for (variable, _), value in zip(self._state, before, strict=True):
             if scope.get_current_value(variable) is not value:
                 raise ValueError(_impure(self.layer, f"updates {variable.path!r}"))
@@ -102,9 +102,9 @@ class _NoVariables(keras.StatelessScope):
         if variable.trainable:
             raise ValueError(
                 "`func` reads a trainable variable that is not among its arguments, "
-                "which would get no gradient. If `func` calls a Keras layer, pass as "
-                "`func` a layer that is called with (t, y); or pass the variable's "
-                'value in `args`; or use `adjoint="direct"`. '
+                "which would get no gradient. If `func` calls a Keras layer, pass the "
+                "layer itself as `func`; or pass the variable's value in `args`; "
+                'or use `adjoint="direct"`. '
                 f"Received: variable={variable.path!r}"
             )
         # As it would have been without this scope.

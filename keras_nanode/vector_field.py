@@ -231,6 +231,6 @@ class VectorField:
     gives the weights that make it h times as large, if there is a way to.
     """
 
-    func: Callable[[Any, Structure, Structure], Structure]
+    func: Callable[..., Structure]
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
     scale: Callable[[Structure, Any], Structure] | None = None

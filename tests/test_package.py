@@ -23,6 +23,8 @@ ORDER = (
     "bases",
     "vector_field",
     "pure",
+    "dynamics",
+    "dynamics",
     "solvers",
     "steps",
     "solve",
