@@ -1,57 +1,149 @@
 """Checks of arguments that more than one part of the library takes."""
 
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 import numpy as np
 
+_LONGEST = 200
 
-def integer(name: str, value, least: int = 1) -> int:
-    """`value` as an int, if it is an integer of at least `least`."""
+
+def wrong(name: str, value, expected: str) -> ValueError:
+    """The error for an argument that is not `expected`."""
+    return ValueError(f"`{name}` must be {expected}. Received: {shown(name, value)}")
+
+
+def shown(name: str, value) -> str:
+    """`name=value`, cut if it is long; its type too where that says more."""
+    text = repr(value)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    plain = value is None or isinstance(value, (bool, int, float, str, tuple, list))
+    return f"{name}={text}" + ("" if plain else f" of type {type(value).__name__}")
+
+
+def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int, if it is an integer of at least `least`, at most `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}. "
-            f"Received: {name}={value!r}"
-        )
+    if not whole or value < least or (most is not None and value > most):
+        end = "" if most is None else f" and at most {most}"
+        raise wrong(name, value, f"an integer of at least {least}{end}")
     return int(value)
 
 
-def one_of(name: str, value, known):
-    if value not in known:
+def number(name: str, value, least=None, above=None, most=None) -> float:
+    """`value` as a float, if it is a finite number within bounds."""
+    bounds = {"of at least": least, "above": above, "at most": most}
+    texts = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    result = float(value) if real else math.nan
+    if (
+        not math.isfinite(result)
+        or (least is not None and result < least)
+        or (above is not None and result <= above)
+        or (most is not None and result > most)
+    ):
+        raise wrong(name, value, " ".join(["a finite number", " and ".join(texts)]))
+    return result
+
+
+def boolean(name: str, value) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise wrong(name, value, "True or False")
+    return bool(value)
+
+
+def string(name: str, value) -> str:
+    if not isinstance(value, str):
+        raise wrong(name, value, "a string")
+    return value
+
+
+def function(name: str, value, gives: str = "a function"):
+    if not callable(value):
+        raise wrong(name, value, gives)
+    return value
+
+
+def one_of(name: str, value, known: Iterable, others: str = ""):
+    """`value`, if it is one of the known names, of which one may be None.
+
+    `others` says what else would have been taken.
+    """
+    known = tuple(known)
+    if not (value is None or isinstance(value, str)) or value not in known:
         raise ValueError(
-            f"Unknown `{name}`. Use one of {tuple(known)}. Received: {name}={value!r}"
+            f"Unknown `{name}`. Use one of {known}{others and f' or {others}'}."
+            f"{_suggestion(value, known)} Received: {shown(name, value)}"
         )
     return value
+
+
+def _suggestion(value, known) -> str:
+    names = {name.lower(): name for name in known if name is not None}
+    text = value.lower() if isinstance(value, str) else ""
+    close = difflib.get_close_matches(text, names, 1)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def layer(name: str, value) -> keras.Layer:
     if not isinstance(value, keras.Layer):
-        raise ValueError(
-            f"`{name}` must be a Keras layer or model. Received: {name}={value!r} of "
-            f"type {type(value).__name__}"
-        )
+        raise wrong(name, value, "a Keras layer or model")
     return value
+
+
+def array(name: str, value, expected: str) -> np.ndarray:
+    """`value` as an array of float64, if it is one of real numbers."""
+    try:
+        found = np.asarray(value)
+    except Exception:  # whatever a list of things says that do not go together
+        raise wrong(name, value, expected) from None
+    if found.dtype.kind not in "iuf" and found.dtype.name != "bfloat16":
+        raise wrong(name, value, expected)
+    return found.astype("float64")
 
 
 def times(name: str, value, repeated: bool = False) -> np.ndarray:
     """`value` as an array of times, if they are two at least and in one direction;
     neighbours may be equal if `repeated`."""
-    array = np.asarray(value, "float64")
-    steps = np.diff(array) if array.ndim == 1 else np.zeros(0)
+    expected = "at least two finite times, all increasing or all decreasing"
+    found = array(name, value, expected)
+    steps = np.diff(found) if found.ndim == 1 else np.zeros(0)
     order = np.greater_equal if repeated else np.greater
     monotonic = len(steps) > 0 and (np.all(order(steps, 0)) or np.all(order(-steps, 0)))
-    if not monotonic or not np.isfinite(array).all():
+    if not monotonic or not np.isfinite(found).all():
+        raise wrong(name, value, expected)
+    return found
+
+
+def tensor(name: str, value, dtype: str | None = None):
+    """`value` as a tensor, if it is numbers."""
+    try:
+        return keras.ops.convert_to_tensor(value, dtype)
+    except (AttributeError, TypeError, ValueError):
+        raise wrong(name, value, "a tensor, an array or a number") from None
+
+
+def no_complex(name: str, value: Any) -> None:
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    if dtype.startswith("complex"):
         raise ValueError(
-            f"`{name}` must be at least two finite times, all increasing or all "
-            f"decreasing. Received: {name}={value!r}"
+            f"`{name}` must not be complex. Make the real and the imaginary part an "
+            "axis, with `keras.ops.stack([keras.ops.real(x), keras.ops.imag(x)], -1)`. "
+            f"Received: dtype={dtype}, shape={tuple(value.shape)}"
         )
-    return array
 
 
-def floating(y) -> None:
-    dtype = keras.backend.standardize_dtype(y.dtype)
+def floating(name: str, value: Any) -> None:
+    """Refuses a tensor that cannot be the state of an ODE."""
+    no_complex(name, value)
+    dtype = keras.backend.standardize_dtype(value.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise ValueError(
-            "The state of an ODE must be floating, since it changes continuously. Cast "
-            "the input, for example with `keras.ops.cast(x, 'float32')`. "
-            f"Received: dtype={dtype}, shape={tuple(y.shape)}"
+            f"`{name}` must be floating, since the state of an ODE changes "
+            "continuously. Cast it, for example with `keras.ops.cast(x, 'float32')`. "
+            f"Received: dtype={dtype}, shape={tuple(value.shape)}"
         )

@@ -1,19 +1,21 @@
 """`odeint`, the functional entry, and `integrate`, which it shares with the layers."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_nanode import adjoints, backend, checks, solvers
 from keras_nanode import times as form
 from keras_nanode.adaptive import Adaptive, Status, bdf
-from keras_nanode.pure import LayerFunction, PlainFunction, value_of
+from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import Structure, VectorField
+from keras_nanode.vector_field import BasisWeights, Structure, VectorField
 
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
@@ -33,7 +35,9 @@ def odeint(
 
     Args:
         func: A function of a scalar tensor t, the state y and `args`, which gives dy/dt
-            in the structure and shapes of y; or a Keras layer that is called so.
+            in the structure, shapes and kind of y; or a Keras layer, which is called
+            as `layers.ODE` calls it: with y, where its `call` has a `t` with the time
+            too, and with (t, y, *args) where that comes first.
         y0: A floating tensor of any shape, or a structure of such tensors.
         t: At least two finite times in one direction: numbers, or a tensor or variable
             of shape `(times,)`, or a list with scalar ones in it, to which gradients
@@ -93,39 +97,42 @@ def odeint(
     >>> round(float(y[-1]), 4), int(stats["status"])
     (0.3679, 0)
     """
-    y0 = tree.map_structure(as_state, y0)
+    y0 = _as_y0(y0)
     times = form.read(t, time_dtype(y0))
-    if isinstance(func, keras.Layer) and not func.built:
-        func(ops.cast(times.given[0], time_dtype(y0)), y0, *args)
-    adjoint = adjoints.get(adjoint)
-    call, weights = _as_function(func, adjoint)
-    args = tree.map_structure(lambda x: _as_arg(x, time_dtype(y0)), tuple(args))
+    adjoint, method = adjoints.get(adjoint), solvers.get(solver)
+    steps = check_steps(method, steps)
+    checks.boolean("return_stats", return_stats)
+    args = _as_args(args, time_dtype(y0))
+    of, weights = _as_field(func, adjoint, times.given, y0, args)
     flat = tree.flatten(args)
     # Integers cannot be differentiated: they do not take the way through the adjoint.
     is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
     floats = [x for x, yes in zip(flat, is_float, strict=True) if yes]
 
-    def slope(t, y, params):
-        t = ops.cast(t, time_dtype(y0))
-        weights, floats = params
+    def func_of(t, y, params):
+        theta, floats = params
         given = iter(floats)
         filled = [
             next(given) if yes else x for x, yes in zip(flat, is_float, strict=True)
         ]
-        dy = call(weights, t, y, *tree.pack_sequence_as(args, filled))
-        _check_slope(y, dy)
-        # A loop's state keeps its dtype, whatever those of t and `args` promote to.
-        return tree.map_structure(lambda y, dy: ops.cast(dy, y.dtype), y, dy)
+        return of.func(t, y, theta, *tree.pack_sequence_as(args, filled))
 
-    method, params = solvers.get(solver), (weights, floats)
-    steps = check_steps(method, steps)
+    def scale(params, h):
+        return of.scale(params[0], h), params[1]  # type: ignore[misc]
+
+    field = VectorField(func_of, of.weights, of.scale and scale)
+    params = (weights, floats)
+
+    def slope(t, y, params):
+        return field.at(ops.cast(t, time_dtype(y0)), y, params)
+
     follows = times.is_tensor and not adjoint.follows_times
     start, arrived = y0, lambda y: y
     if follows:
         start, arrived = form.follow(times, slope, y0, params, adjoint.refusal)
     if times.moves:
         ends, stats = integrate(
-            VectorField(slope),
+            field,
             start,
             params,
             times.different if follows else times.differentiable(),
@@ -190,9 +197,34 @@ def integrate(
     return ends, stats
 
 
+def _as_y0(y0) -> Structure:
+    leaves = tree.flatten(y0)
+    if not leaves:
+        raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
+    if any(isinstance(x, keras.KerasTensor) for x in leaves):
+        raise ValueError(
+            "`odeint` computes with values, and `y0` is symbolic. In a functional "
+            "model use the layer `keras_nanode.layers.ODE(dynamics, t_span=...)`, or "
+            "call `odeint` in the `call` of a layer of your own. "
+            f"Received: {checks.shown('y0', y0)}"
+        )
+    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
+
+
+def _as_args(args, dtype: str) -> tuple:
+    """The further arguments of `func`, as tensors."""
+    if not isinstance(args, (tuple, list)):
+        raise checks.wrong(
+            "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
+        )
+    return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
+
+
 def _as_arg(x, dtype: str):
     # Keras would round a Python float to float32, also beside a float64 state.
-    return ops.convert_to_tensor(x, dtype if isinstance(x, float) else None)
+    tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
+    checks.no_complex("args", tensor)
+    return tensor
 
 
 def _fixed_stats(solver: Solver, count: int, ends) -> dict:
@@ -204,19 +236,52 @@ def _fixed_stats(solver: Solver, count: int, ends) -> dict:
     return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
 
 
-def _as_function(func, adjoint: adjoints.Adjoint) -> tuple[Callable, list]:
+def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]:
     """`func` as a function of weights beside its arguments, and these weights."""
-    if isinstance(func, keras.Layer):
-        return LayerFunction(func), [value_of(v) for v in func.trainable_variables]
-    # The backend itself finds what is closed over.
-    plain = func if adjoint == adjoints.get("direct") else PlainFunction(func)
-    return lambda _, *inputs: plain(*inputs), []
+    if not isinstance(func, keras.Layer):
+        _check_takes(func, len(args))
+        # The backend itself finds what is closed over.
+        return function_field(func, adjoint == adjoints.get("direct")), []
+    arrange = arrangement(func, len(args))
+    if not func.built:
+        inputs, others = arrange(ops.cast(times[0], time_dtype(y0)), y0, *args)
+        try:
+            func(inputs, **others)
+        except ValueError as error:
+            raise ValueError(
+                f"The layer `func` cannot be built for `y0`. {error} Received: "
+                f"func={func!r}, y0 of shape {_shapes(y0)}"
+            ) from error
+    field, weights = vector_field(func, len(args))
+    if isinstance(field.weights, BasisWeights) and isinstance(times, np.ndarray):
+        field.weights.basis.check_covers("t", times)
+    return field, weights
 
 
-def as_state(y):
+def _check_takes(func, num_args: int) -> None:
+    if not callable(func):
+        raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
+    try:
+        signature = inspect.signature(func)
+    except (TypeError, ValueError):  # of some functions that are not Python's
+        return
+    try:
+        signature.bind(*range(2 + num_args))
+    except TypeError as error:
+        raise ValueError(
+            f"`func` must take (t, y, *args), here with {num_args} entries of `args`: "
+            f"{error}. Received: func{signature}"
+        ) from None
+
+
+def _shapes(y0: Structure):
+    return tree.map_structure(lambda x: tuple(x.shape), y0)
+
+
+def as_state(y, name: str = "inputs"):
     """A tensor as a solver's state: floating, and float32 at least."""
-    y = ops.convert_to_tensor(y)
-    checks.floating(y)
+    y = checks.tensor(name, y)
+    checks.floating(name, y)
     half = keras.backend.standardize_dtype(y.dtype) in ("float16", "bfloat16")
     return ops.cast(y, "float32") if half else y
 
@@ -230,11 +295,16 @@ def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     """The number of steps, or what chooses them."""
     if isinstance(steps, dict):
         steps = keras.saving.deserialize_keras_object(steps)
-    adaptive = Adaptive() if steps is None or steps == "adaptive" else steps
+    by_name = isinstance(steps, str) and steps == "adaptive"
+    adaptive = Adaptive() if steps is None or by_name else steps
     if isinstance(solver, BDF):
         return _check_adaptive(solver, adaptive)
-    if not isinstance(adaptive, Adaptive):
+    if isinstance(steps, (int, np.integer)):
         return checks.integer("steps", steps)
+    if not isinstance(adaptive, Adaptive):
+        raise checks.wrong(
+            "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'
+        )
     if not solver.estimates_error:
         raise ValueError(
             f"The solver {solver.name!r} has no error estimate, so that it cannot "
@@ -260,24 +330,3 @@ def serialize_steps(steps: int | Adaptive):
     if isinstance(steps, Adaptive):
         return keras.saving.serialize_keras_object(steps)
     return steps
-
-
-def _outline(structure) -> str:
-    """A structure with the names of its leaves' types."""
-    return str(tree.map_structure(lambda x: type(x).__name__, structure))
-
-
-def _check_slope(y: Structure, dy: Structure) -> None:
-    try:
-        tree.assert_same_structure(y, dy)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "`func` must give dy/dt in the structure of y. Received: y "
-            f"{_outline(y)}, dy/dt {_outline(dy)}"
-        ) from None
-    for value, slope in zip(tree.flatten(y), tree.flatten(dy), strict=True):
-        if tuple(value.shape) != tuple(slope.shape):
-            raise ValueError(
-                "`func` must give dy/dt in the shape of y. Received: y with shape "
-                f"{tuple(value.shape)}, dy/dt with shape {tuple(slope.shape)}"
-            )

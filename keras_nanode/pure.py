@@ -70,12 +70,12 @@ class LayerFunction:
 
         return scale
 
-    def __call__(self, weights: list, *args):
+    def __call__(self, weights: list, *args, **named):
         given = list(zip(self._weights, weights, strict=True))
         scope = keras.StatelessScope(given + self._state, collect_losses=True)
         before = [scope.get_current_value(v) for v, _ in self._state]
-        with scope, _exactly(self.layer, args):
-            outputs = self.layer(*args)
+        with scope, _exactly(self.layer, args, named):
+            outputs = self.layer(*args, **named)
         for (variable, _), value in zip(self._state, before, strict=True):
             if scope.get_current_value(variable) is not value:
                 raise ValueError(_impure(self.layer, f"updates {variable.path!r}"))
@@ -109,9 +109,9 @@ class _NoVariables(keras.StatelessScope):
         if variable.trainable:
             raise ValueError(
                 "`func` reads a trainable variable that is not among its arguments, "
-                "which would get no gradient. If `func` calls a Keras layer, pass as "
-                "`func` a layer that is called with (t, y); or pass the variable's "
-                'value in `args`; or use `adjoint="direct"`. '
+                "which would get no gradient. If `func` calls a Keras layer, pass the "
+                "layer itself as `func`; or pass the variable's value in `args`; "
+                'or use `adjoint="direct"`. '
                 f"Received: variable={variable.path!r}"
             )
         # As it would have been without this scope.
@@ -138,16 +138,20 @@ def _impure(layer: keras.Layer, deed: str) -> str:
 
 
 @contextlib.contextmanager
-def _exactly(layer: keras.Layer, args: tuple):
+def _exactly(layer: keras.Layer, args: tuple, named: dict):
     """Under mixed precision Keras would round t to float16, which moves it to a wrong
     bucket. A layer called with a time gets its arguments as they are, while Keras casts
     its weights."""
-    if len(args) == 1:
+    if len(args) + len(named) == 1:
         yield
         return
     call = layer.call
+
+    def exact(*_, **options):
+        return call(*args, **{**options, **named})
+
     # Past Keras, which would take note of an attribute.
-    object.__setattr__(layer, "call", lambda *_, **options: call(*args, **options))
+    object.__setattr__(layer, "call", exact)
     try:
         yield
     finally:

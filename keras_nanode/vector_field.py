@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -248,6 +249,14 @@ class VectorField:
     gives the weights that make it h times as large, if there is a way to.
     """
 
-    func: Callable[[Any, Structure, Structure], Structure]
+    func: Callable[..., Structure]
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
     scale: Callable[[Structure, Any], Structure] | None = None
+
+    def at(self, t, y: Structure, params: Structure) -> Structure:
+        """dy/dt at a time, of the parameters that theta is made of."""
+        weights, here = self.weights, ops.reshape(t, (1,))
+        dtype = keras.backend.standardize_dtype(t.dtype)
+        located = weights.locate(here, here, (0.0,), dtype)
+        theta = weights.at(weights.prepare(params, located), 0)[0]
+        return self.func(t, y, theta)

@@ -23,6 +23,7 @@ ORDER = (
     "bases",
     "vector_field",
     "pure",
+    "dynamics",
     "solvers",
     "steps",
     "stops",

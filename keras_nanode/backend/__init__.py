@@ -39,6 +39,9 @@ structure of tensors that `keras.tree` understands.
 `as_graph(f, *primals) -> outputs`
     `f(*primals)`, in eager mode traced first where the backend has graphs that save it
     the loops in Python of a library of its own: TensorFlow.
+`shielded(f) -> f`
+    The function `f(t, y, *others)` such that nothing changes if it writes into t or y,
+    or later into what it gave. Writing into the others is an error.
 `require(holds, message)`
     An error with the message, also when a compiled function runs, unless the boolean
     tensor holds (but not under XLA on TensorFlow).
@@ -77,4 +80,5 @@ is_known = _module.is_known
 report = _module.report
 await_reports = _module.await_reports
 as_graph = _module.as_graph
+shielded = _module.shielded
 require = _module.require

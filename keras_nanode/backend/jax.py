@@ -100,3 +100,7 @@ def require(holds, message):
             raise ValueError(message)
 
     jax.debug.callback(check, holds)
+
+
+def shielded(f):
+    return f  # tensors do not change

@@ -187,3 +187,7 @@ def as_graph(f, *primals):
 
 def require(holds, message):
     tf.debugging.Assert(holds, [message])
+
+
+def shielded(f):
+    return f  # tensors do not change

@@ -139,3 +139,30 @@ def as_graph(f, *primals):
 def require(holds, message):
     if not holds:
         raise ValueError(message)
+
+
+def shielded(f):
+    def run(t, y, *others):
+        versions = [_version(x) for x in tree.flatten(others)]
+        outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
+        if versions != [_version(x) for x in tree.flatten(others)]:
+            raise ValueError(
+                "`func` must not write into its arguments, since a solver evaluates it "
+                "several times a step and again for the gradient. Compute a new tensor "
+                "instead: `w * 2` for `w.mul_(2)`. Received: an argument with another "
+                "value after the call than before"
+            )
+        return tree.map_structure(_settled, outputs)
+
+    return run
+
+
+def _version(x):
+    """How often a tensor was written into, or None where PyTorch does not count."""
+    counted = isinstance(x, torch.Tensor) and not x.is_inference()
+    return x._version if counted and not torch.compiler.is_compiling() else None
+
+
+def _settled(x):
+    # What was written into once may be a buffer, and be written into again.
+    return x.clone() if isinstance(x, torch.Tensor) and _version(x) != 0 else x

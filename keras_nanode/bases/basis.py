@@ -73,6 +73,16 @@ class Basis(abc.ABC):
         """z at each of the times t, a tensor of shape (n,): shape (n, K)."""
         return ops.vectorized_map(self, t)
 
+    def check_covers(self, name: str, times) -> None:
+        """Raises a ValueError if times leave the domain and z is not defined there."""
+        first, last = float(min(times)), float(max(times))
+        if not self.unbounded and (first < self.domain[0] or last > self.domain[1]):
+            raise ValueError(
+                f"The basis of the dynamics is not defined on all of `{name}`. Give it "
+                f"`domain={(first, last)}`. Received: {name} from {first} to {last}, "
+                f"basis={self!r}"
+            )
+
     # What a solver needs. A basis that is zero but for one function at a time
     # overrides these three and is spared the multiplications with zeros.
 

@@ -1,21 +1,23 @@
 """The layer that integrates dx/dt = f(x, theta(t))."""
 
-import inspect
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, checks, solvers
 from keras_nanode.adaptive import Adaptive
+from keras_nanode.dynamics import (
+    WeightsOverTime,
+    arrangement,
+    takes_time,
+    vector_field,
+)
 from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting, same_shape
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
-from keras_nanode.pure import LayerFunction, value_of
-from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -147,8 +149,9 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
-        time = {"t": self.t_span[0]} if self.takes_time() else {}
-        output = self.dynamics(x, **time)
+        t0 = ops.convert_to_tensor(self.t_span[0])
+        inputs, others = arrangement(self.dynamics)(t0, x)
+        output = self.dynamics(inputs, **others)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
                 f"The dynamics {self.dynamics.name!r} of the ODE {self.name!r} must "
@@ -203,23 +206,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def field(self):
         """The dynamics as a solver sees them, and their parameters."""
-        dynamics = self.dynamics
-        if isinstance(dynamics, TimeVarying):
-            layer = dynamics.function()
-            params = [value_of(c) for c in dynamics.coefficients]
-        else:
-            layer = LayerFunction(dynamics)
-            params = [value_of(v) for v in dynamics.trainable_variables]
-        varies = isinstance(dynamics, TimeVarying)
-        weights = BasisWeights(dynamics.basis) if varies else FixedWeights()
-        takes_time = self.takes_time() and not varies
-
-        def func(t, y, theta):
-            x = ops.cast(y, dynamics.compute_dtype)
-            dx = layer(theta, x, t) if takes_time else layer(theta, x)
-            return ops.cast(dx, y.dtype)
-
-        return VectorField(func, weights, layer.scale), params
+        return vector_field(self.dynamics)
 
     def weights_at(self, t):
         """The weights of the dynamics at the times t, as `TimeVarying.weights_at`.
@@ -244,7 +231,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def takes_time(self):
         """Whether the dynamics are called with a time."""
-        return "t" in inspect.signature(self.dynamics.call).parameters
+        return takes_time(self.dynamics)
 
     def _slope(self, x):
         if isinstance(self.dynamics, TimeVarying):
@@ -256,7 +243,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         return input_shape
 
     def compute_output_spec(self, inputs, training=None):
-        checks.floating(inputs)
+        checks.floating("inputs", inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self):
@@ -293,12 +280,6 @@ def _check_span(t_span, dynamics) -> tuple[float, float]:
         )
     checks.times("t_span", t_span)
     t0, t1 = (float(t) for t in t_span)
-    if isinstance(dynamics, TimeVarying) and not dynamics.basis.unbounded:
-        first, last = dynamics.basis.domain
-        if min(t0, t1) < first or max(t0, t1) > last:
-            raise ValueError(
-                "The basis of the dynamics is not defined on all of `t_span`. Give it "
-                f"`domain={(min(t0, t1), max(t0, t1))}`. Received: t_span={(t0, t1)}, "
-                f"basis={dynamics.basis!r}"
-            )
+    if isinstance(dynamics, WeightsOverTime):
+        dynamics.basis.check_covers("t_span", (t0, t1))
     return t0, t1

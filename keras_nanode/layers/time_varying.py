@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, bases, checks
+from keras_nanode.dynamics import WeightsOverTime
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
 from keras_nanode.pure import LayerFunction, value_of
@@ -15,7 +16,7 @@ _STARTS = ("constant", "independent")
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class TimeVarying(CheckedArguments, Nesting, keras.Layer):
+class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     """A layer whose every trainable weight w becomes w(t) = sum_k z_k(t) alpha_k.
 
     Each weight of `layer` gives one variable of shape `(K, *w.shape)`, the coefficients

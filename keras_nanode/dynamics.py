@@ -1,0 +1,181 @@
+"""dy/dt from what a user gives: a Keras layer as a vector field, a slope as y's."""
+
+import inspect
+from collections.abc import Callable
+
+import keras
+from keras import ops, tree
+
+from keras_nanode import backend
+from keras_nanode.bases import Basis
+from keras_nanode.pure import LayerFunction, PlainFunction, value_of
+from keras_nanode.vector_field import (
+    BasisWeights,
+    FixedWeights,
+    Structure,
+    VectorField,
+)
+
+_TIME = ("t", "time")
+_OF_KERAS = ("training", "mask")
+
+
+class WeightsOverTime:
+    """What a layer whose weights are combined over a basis is to a solver.
+
+    Attributes:
+        basis: The functions of time.
+        coefficients: A variable of shape `(K, *w.shape)` for each weight w.
+    """
+
+    basis: Basis
+    coefficients: list[keras.Variable]
+
+    def function(self) -> LayerFunction:
+        """The layer as a pure function of one set of weights and the state."""
+        raise NotImplementedError
+
+
+def takes_time(layer: keras.Layer) -> bool:
+    """Whether a layer is called with a time: its `call` has an argument `t`."""
+    return _time(inspect.signature(layer.call).parameters) is not None
+
+
+def _time(parameters) -> str | None:
+    return next((name for name in _TIME if name in parameters), None)
+
+
+def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
+    """How a layer is called: `arrange(t, y, *args)` gives its first input, and a dict
+    of the others by their names.
+
+    A layer whose first input is called `t` takes (t, y, *args), one with another input
+    `t` (y, *args) and the time there, and any other (y, *args).
+
+    Raises:
+        ValueError: if the layer's `call` does not take so many inputs.
+    """
+    parameters = inspect.signature(layer.call).parameters
+    time = _time(parameters)
+    own = [p for p in parameters.values() if p.name not in _OF_KERAS]
+    names = [p.name for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in own if p.name in names and p.default is p.empty]
+    given = 1 + num_args + (time is not None)
+    undecided = any(p.kind is p.VAR_POSITIONAL for p in own)
+    if undecided or not len(needed) <= given <= len(names):
+        more = f" and the {num_args} entries of `args`" if num_args else ""
+        raise ValueError(
+            f"The layer {layer.name!r} cannot be called with the state{more}, nor with "
+            "the time beside: its `call` must take call(y), call(y, t) or call(t, y), "
+            f"where the time is called `t`{', and `args` behind' if num_args else ''}. "
+            f"Received: {type(layer).__name__} with call{inspect.signature(layer.call)}"
+        )
+    rest = [name for name in names if name != time]
+
+    def arrange(t, y, *args):
+        values = dict(zip(rest, (y, *args), strict=False))
+        if time is not None:
+            values[time] = t
+        return values.pop(names[0]), values
+
+    return arrange
+
+
+def vector_field(layer: keras.Layer, num_args: int = 0) -> tuple[VectorField, list]:
+    """The built layer as a solver sees it, `func(t, y, theta, *args)`, and its
+    parameters."""
+    arrange = arrangement(layer, num_args)
+    if isinstance(layer, WeightsOverTime):
+        function, variables = layer.function(), layer.coefficients
+        weights: FixedWeights | BasisWeights = BasisWeights(layer.basis)
+    else:
+        function, variables = LayerFunction(layer), layer.trainable_variables
+        weights = FixedWeights()
+
+    dtype = layer.compute_dtype
+    # Not to a half precision, which would move it.
+    time_dtype = "float64" if dtype == "float64" else "float32"
+
+    def func(t, y, theta, *args):
+        x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
+        t = ops.cast(t, time_dtype)
+        # The time of weights over time is in theta.
+        first, others = (
+            (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
+        )
+        dy = function(theta, first, **others)
+        return as_slope(y, dy, f"The dynamics {layer.name!r}")
+
+    field = VectorField(backend.shielded(func), weights, function.scale)
+    return field, [value_of(v) for v in variables]
+
+
+def _cast(x, dtype):
+    return ops.cast(x, dtype) if keras.backend.is_float_dtype(x.dtype) else x
+
+
+def function_field(func: Callable, closes_over: bool) -> VectorField:
+    """`func(t, y, *args)` as a solver sees it, with parameters that it does not use.
+
+    Args:
+        func: The function.
+        closes_over: Whether it may read trainable variables that it is not given.
+    """
+    plain = func if closes_over else PlainFunction(func)
+
+    def run(t, y, theta, *args):
+        return as_slope(y, plain(t, y, *args))
+
+    return VectorField(backend.shielded(run))
+
+
+def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:
+    """dy/dt in the dtypes of y, if it has y's structure and shapes and is floating."""
+    try:
+        tree.assert_same_structure(y, dy)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{source} must give dy/dt in the structure of y. Received: y "
+            f"{_outline(y)}, dy/dt {_outline(dy)}"
+        ) from None
+    return tree.map_structure(lambda y, dy: _slope(y, dy, source), y, dy)
+
+
+def _slope(y, dy, source):
+    if isinstance(dy, float):
+        # Keras would round it to float32, also beside a float64 state.
+        dy = ops.convert_to_tensor(dy, y.dtype)
+    dtype = getattr(dy, "dtype", None)
+    if dtype is None:
+        raise ValueError(
+            f"{source} must give dy/dt, a floating tensor in the shape of y. "
+            f"Received: y with shape {tuple(y.shape)}, dy/dt={dy!r}"
+        )
+    dtype = keras.backend.standardize_dtype(dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"{source} must give dy/dt as a floating tensor, for nothing else changes "
+            "a floating state. Compute it in floating point; of a complex one, the "
+            "real and the imaginary part may be an axis of y. "
+            f"Received: y with dtype={keras.backend.standardize_dtype(y.dtype)}, "
+            f"dy/dt with dtype={dtype}"
+        )
+    if not same_shape(y.shape, dy.shape):
+        raise ValueError(
+            f"{source} must give dy/dt in the shape of y. Received: y with shape "
+            f"{tuple(y.shape)}, dy/dt with shape {tuple(dy.shape)}"
+        )
+    # A loop's state keeps its dtype, whatever those of t and `args` promote to.
+    return ops.cast(dy, y.dtype)
+
+
+def same_shape(first, second) -> bool:
+    """Whether two shapes may be the same, as far as their axes are known."""
+    return len(first) == len(second) and all(
+        None in (a, b) or a == b for a, b in zip(first, second, strict=True)
+    )
+
+
+def _outline(structure) -> str:
+    """A structure with the names of its leaves' types."""
+    return str(tree.map_structure(lambda x: type(x).__name__, structure))
