@@ -12,6 +12,7 @@ two results estimates the error of a step.
 import dataclasses
 import functools
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -92,7 +93,7 @@ class Tableau:
     @property
     def c(self) -> tuple[float, ...]:
         """The stages' places in the step, as fractions of it."""
-        return tuple(float(sum(row)) for row in self.a)
+        return tuple(_place(row) for row in self.a)
 
     @property
     def error_weights(self) -> tuple[float, ...]:
@@ -110,6 +111,14 @@ class Tableau:
     @classmethod
     def from_config(cls, config: dict) -> "Tableau":
         return cls(**config)
+
+
+def _place(row: tuple[float, ...]) -> float:
+    """The sum of a row, but an end of the step if it differs from that by rounding:
+    a stage past the end might see what is not defined there."""
+    place = math.fsum(row)
+    nearest = float(round(place))
+    return nearest if abs(place - nearest) < 1e-14 else place
 
 
 @functools.cache

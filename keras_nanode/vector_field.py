@@ -179,8 +179,25 @@ class BasisWeights:
 
 
 def between(start, end, fraction):
-    """The time that divides a step so: exactly `start` at 0 and `end` at 1."""
-    return start * (1 - fraction) + end * fraction
+    """The time that divides a step so: exactly `start` at 0 and `end` at 1, and for no
+    fraction between outside of the step by rounding."""
+    time = start * (1 - fraction) + end * fraction
+    if isinstance(fraction, float) and not 0 <= fraction <= 1:
+        return time
+    if isinstance(time, np.ndarray):
+        return np.clip(time, np.minimum(start, end), np.maximum(start, end))
+    inside = _nearest(time, start, end)
+    # Its derivatives are those of the formula.
+    return time + ops.stop_gradient(inside - time)
+
+
+def _nearest(time, start, end):
+    """`time`, or the end of the step that is nearer to it than the step is."""
+    forwards = start <= end
+    low, high = ops.where(forwards, start, end), ops.where(forwards, end, start)
+    # `ops.clip` would turn float64 into float32 on PyTorch.
+    time = ops.where(time < low, low, time)
+    return ops.where(time > high, high, time)
 
 
 def pieces(breakpoints, start, end, dtype):

@@ -99,22 +99,26 @@ class Adaptive:
         return cls(**config)
 
     def norm(self, x: Structure, *sizes: Structure):
-        """The root mean square of x / (atol + rtol max(|sizes|)) over the structure."""
+        """The root mean square of x / (atol + rtol max(|sizes|)) over the structure.
 
-        def total(x, *sizes):
+        It is finite and not 0 wherever these ratios are, in any unit of x."""
+        # In units of the larger tolerance, which small states do not take to 0.
+        unit = max(self.rtol, self.atol)
+        absolute, relative = self.atol / unit, self.rtol / unit
+
+        def ratio(x, *sizes):
             size = abs(sizes[0])
             for other in sizes[1:]:
                 size = ops.where(abs(other) > size, abs(other), size)
+            allowed = absolute + (size if relative == 1 else relative * size)
+            if absolute > 0:
+                return x / allowed
             # Without error no tolerance is too small, not even 0.
-            scaled = ops.where(x == 0, x, x / (self.atol + self.rtol * size))
-            return ops.sum(scaled**2)
+            none = ops.where(x == 0, x, float("inf"))
+            return ops.where(allowed > 0, x / ops.where(allowed > 0, allowed, 1), none)
 
-        totals = tree.flatten(tree.map_structure(total, x, *sizes))
-        dtype = totals[0].dtype
-        count = sum(ops.cast(ops.size(leaf), dtype) for leaf in tree.flatten(x))
-        # An empty batch has no error.
-        count = ops.where(count > 0, count, ops.ones_like(count))
-        return (sum(ops.cast(total, dtype) for total in totals) / count) ** 0.5
+        ratios = tree.flatten(tree.map_structure(ratio, x, *sizes))
+        return _root_mean_square(ratios) / unit
 
     def factor(self, norm, previous, order: int):
         """By how much to change the step after an error of the given norm.
@@ -130,3 +134,17 @@ class Adaptive:
         factor = _SAFETY * ops.where(norm <= 1, grown, size ** (-1 / order))
         factor = ops.where(factor < _GROW, factor, _GROW)
         return ops.where((factor > _SHRINK) & ops.isfinite(norm), factor, _SHRINK)
+
+
+def _root_mean_square(leaves: list):
+    """Over all entries, none of whose squares is too large or too small."""
+    dtypes = {keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves}
+    dtype = "float64" if "float64" in dtypes else leaves[0].dtype
+    count = sum(ops.cast(ops.size(leaf), dtype) for leaf in leaves)
+    # An empty batch has no error.
+    count = ops.where(count > 0, count, ops.ones_like(count))
+    sizes = [ops.cast(ops.max(abs(leaf), initial=0.0), dtype) for leaf in leaves]
+    largest = ops.max(ops.stack(sizes))
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = [ops.sum((leaf / ops.cast(scale, leaf.dtype)) ** 2) for leaf in leaves]
+    return largest * (sum(ops.cast(x, dtype) for x in squares) / count) ** 0.5

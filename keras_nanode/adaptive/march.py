@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import operator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -57,6 +59,14 @@ def _eps(dtype: str) -> float:
     return float(np.finfo(dtype).eps)
 
 
+def _tiny(dtype) -> float:
+    return float(np.finfo(keras.backend.standardize_dtype(dtype)).tiny)
+
+
+# By how much errors are, so that those of a small state are not too small for float32.
+_MAGNIFIED = 2.0**16
+
+
 def _evaluate(step, place, y):
     """A slope, and what else an evaluation gives: here nothing."""
     return step.slopes(step.theta)(place, y), ()
@@ -69,7 +79,18 @@ def _attempt(step, evaluate, y, first):
     results = stages(tableau, f, step.h, y, first, embedded=True)
     slopes = [slope for slope, _ in results]
     end = advance(y, step.h, tableau.b, slopes)
-    return end, increment(y, step.h, tableau.error_weights, slopes), results
+    return end, _error(tableau, step.h, y, slopes), results
+
+
+def _error(tableau, h, y, slopes):
+    """The estimate, magnified. Of the slopes' differences: its weights add up to 0, and
+    equal slopes have no error, whatever their size rounds to."""
+    weights = [_MAGNIFIED * weight for weight in tableau.error_weights[1:]]
+    others = [
+        tree.map_structure(operator.sub, slope, slopes[0]) if weight else slope
+        for weight, slope in zip(weights, slopes[1:], strict=True)
+    ]
+    return increment(y, h, weights, others)
 
 
 def integrals(step: Step, results) -> list[Structure]:
@@ -86,25 +107,35 @@ def integrals(step: Step, results) -> list[Structure]:
     return totals
 
 
-def _initial_step(problem, control, params, evaluate, y, first, most):
-    """Hairer, Norsett and Wanner I, section II.4."""
-    place = problem.solver.places[-1]
-    sign = direction(problem)
-    d0, d1 = control.norm(y, y), control.norm(first[0], y)
-    h0 = ops.where((d0 < 1e-5) | (d1 < 1e-5), ops.cast(1e-6, d0.dtype), 0.01 * d0 / d1)
-    h0 = ops.cast(h0, problem.dtype)
+def _initial_step(problem, control, params, evaluate, y, first, most, least):
+    """Hairer, Norsett and Wanner I, section II.4, between `least` and `most`."""
+    place, dtype = problem.solver.places[-1], problem.dtype
+    d0, d1 = (ops.cast(control.norm(x, y), dtype) for x in (y, first[0]))
+    # Without a scale: of the state, or of a slope where the state is 0.
+    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~ops.isfinite(d1)
+    h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
+    h0 = ops.where(h0 > least, h0, least)
     h0 = ops.where(h0 < most, h0, most)
     step, _ = single_step(problem, params, ops.zeros_like(h0), h0)
-    probe = advance(y, sign * h0, (place,), [first[0]])
+    probe = advance(y, direction(problem) * h0, (place,), [first[0]])
     slope, _ = evaluate(step, place, probe)
     change = tree.map_structure(lambda a, b: a - b, slope, first[0])
-    d1 = ops.cast(d1, problem.dtype)
-    d2 = ops.cast(control.norm(change, y), problem.dtype) / (place * h0)
-    largest = ops.where(d2 > d1, d2, d1)
-    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, problem.dtype))
-    order = problem.solver.order
-    h1 = ops.where(largest <= 1e-15, tiny, (0.01 / largest) ** (1 / order))
-    return ops.where(h1 < 100 * h0, h1, 100 * h0)
+    # Over h0 the second derivative, which may be too large for the dtype.
+    d2 = ops.cast(control.norm(change, y), dtype) / place
+    exponent = 1 / problem.solver.order
+    by_slope, by_change = (_power(0.01, exponent, d) for d in (d1, d2))
+    by_change = by_change * h0**exponent
+    h1 = ops.where(by_change < by_slope, by_change, by_slope)
+    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, dtype))
+    h1 = ops.where((d1 <= 1e-15) & (d2 <= 1e-15 * h0), tiny, h1)
+    h1 = ops.where((h1 < 100 * h0) & ops.isfinite(d1), h1, 100 * h0)
+    return ops.where(h1 > least, h1, least)
+
+
+def _power(numerator: float, exponent: float, x):
+    """(numerator / x) ** exponent, where the fraction may be too small."""
+    x = ops.where(x > 0, x, _tiny(x.dtype))
+    return numerator**exponent * x**-exponent
 
 
 def march(
@@ -172,9 +203,10 @@ class _Loop:
         zero, none = ops.zeros_like(at[0]), ops.convert_to_tensor(0, "int32")
         step, _ = single_step(self.problem, self.params, zero, at[0])
         first = self.evaluate(step, 0.0, y0)
-        h = _initial_step(
-            self.problem, self.control, self.params, self.evaluate, y0, first, at[0]
-        )
+        # Shorter ones `_status` takes for lost.
+        least = 16 * _eps(self.problem.dtype) ** 2 * at[-1]
+        options = (self.control, self.params, self.evaluate, y0, first, at[0], least)
+        h = _initial_step(self.problem, *options)
         return {
             "s": zero,
             "h": h,
@@ -204,7 +236,7 @@ class _Loop:
         step, located = single_step(self.problem, self.params, s, end)
         first, num_fevals = self._first(step, c)
         y_end, error, results = _attempt(step, self.evaluate, y, first)
-        norm = ops.cast(self.control.norm(error, y, y_end), s.dtype)
+        norm = ops.cast(self.control.norm(error, y, y_end), s.dtype) / _MAGNIFIED
         ok = norm <= 1
         extra = self.visit(
             c["extra"],
