@@ -32,11 +32,13 @@ def layer(name: str, value) -> keras.Layer:
     return value
 
 
-def times(name: str, value) -> np.ndarray:
-    """`value` as an array of times, if they are two at least and in one direction."""
+def times(name: str, value, repeated: bool = False) -> np.ndarray:
+    """`value` as an array of times, if they are two at least and in one direction;
+    neighbours may be equal if `repeated`."""
     array = np.asarray(value, "float64")
     steps = np.diff(array) if array.ndim == 1 else np.zeros(0)
-    monotonic = len(steps) > 0 and (np.all(steps > 0) or np.all(steps < 0))
+    order = np.greater_equal if repeated else np.greater
+    monotonic = len(steps) > 0 and (np.all(order(steps, 0)) or np.all(order(-steps, 0)))
     if not monotonic or not np.isfinite(array).all():
         raise ValueError(
             f"`{name}` must be at least two finite times, all increasing or all "

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 from keras_nanode import adjoints, backend, checks, solvers
+from keras_nanode import times as form
 from keras_nanode.adaptive import Adaptive, Status, bdf
 from keras_nanode.pure import LayerFunction, PlainFunction, value_of
 from keras_nanode.solvers import BDF, Solver
@@ -35,8 +35,10 @@ def odeint(
         func: A function of a scalar tensor t, the state y and `args`, which gives dy/dt
             in the structure and shapes of y; or a Keras layer that is called so.
         y0: A floating tensor of any shape, or a structure of such tensors.
-        t: At least two finite times, increasing or decreasing: numbers, or a tensor of
-            shape `(times,)`, to which gradients then flow.
+        t: At least two finite times in one direction: numbers, or a tensor or variable
+            of shape `(times,)`, or a list with scalar ones in it, to which gradients
+            then flow. Equal neighbours, as at the end of a padded series, have equal
+            states; if all are equal, each is y0.
         args: What `func` takes beside t and y, any structure of tensors and numbers;
             Python floats get the precision of y0.
         solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`;
@@ -61,9 +63,13 @@ def odeint(
         weights if `func` is a layer. What a function closes over gets none (with
         `adjoint="direct"` it does, but not from adaptive steps on JAX): pass it in
         `args`. The gradient in a time t_i is that of the exact solution,
-        <a(t_i), func(t_i, y_i)> with the cotangent a.
+        <a(t_i), func(t_i, y_i)> with the cotangent a; with `adjoint="direct"` that of
+        the steps, which can be differentiated again, and of equal times the first one
+        has it all. `func` is evaluated for it only where somebody asks for it.
 
-        If adaptive steps fail, the times that were not reached have NaN.
+        If adaptive steps fail, the times that were not reached have NaN; and all but
+        row 0 if tensors in a compiled function, which cannot raise an error, are not in
+        one direction.
 
     Raises:
         ValueError: if an argument is not as described, or `func` gives another
@@ -88,9 +94,9 @@ def odeint(
     (0.3679, 0)
     """
     y0 = tree.map_structure(as_state, y0)
-    times = _times(t, time_dtype(y0))
+    times = form.read(t, time_dtype(y0))
     if isinstance(func, keras.Layer) and not func.built:
-        func(ops.cast(times[0], time_dtype(y0)), y0, *args)
+        func(ops.cast(times.given[0], time_dtype(y0)), y0, *args)
     adjoint = adjoints.get(adjoint)
     call, weights = _as_function(func, adjoint)
     args = tree.map_structure(lambda x: _as_arg(x, time_dtype(y0)), tuple(args))
@@ -100,6 +106,7 @@ def odeint(
     floats = [x for x, yes in zip(flat, is_float, strict=True) if yes]
 
     def slope(t, y, params):
+        t = ops.cast(t, time_dtype(y0))
         weights, floats = params
         given = iter(floats)
         filled = [
@@ -112,32 +119,38 @@ def odeint(
 
     method, params = solvers.get(solver), (weights, floats)
     steps = check_steps(method, steps)
-    moving = not isinstance(times, np.ndarray)
-    start, times_of = y0, times
-    if moving:
-        times_of = ops.stop_gradient(times)
-        start = _shifted(slope, times[0], y0, params, -1)
-    ends, stats = integrate(
-        VectorField(slope),
-        start,
-        params,
-        times_of,
-        solver=method,
-        steps=steps,
-        adjoint=adjoint,
-        name="`odeint`",
-        fails=not return_stats,
-    )
-    if moving:
-        ends = ops.map(
-            lambda end: _shifted(slope, end[0], end[1], params, 1), (times[1:], ends)
+    follows = times.is_tensor and not adjoint.follows_times
+    start, arrived = y0, lambda y: y
+    if follows:
+        start, arrived = form.follow(times, slope, y0, params, adjoint.refusal)
+    if times.moves:
+        ends, stats = integrate(
+            VectorField(slope),
+            start,
+            params,
+            times.different if follows else times.differentiable(),
+            count=times.count,
+            solver=method,
+            steps=steps,
+            adjoint=adjoint,
+            name="`odeint`",
+            fails=not return_stats,
         )
-    y = tree.map_structure(lambda y, rest: ops.concatenate([y[None], rest]), y0, ends)
+        ends = times.at_given(start, ends)
+    else:
+        ends, stats = times.at_rest(start), dict.fromkeys(_STATS, 0)
+    y = tree.map_structure(
+        lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ends)
+    )
     if not return_stats:
         return y
     if not isinstance(steps, Adaptive):
-        return y, _fixed_stats(method, (len(times) - 1) * steps, ends)
-    return y, {key: stats[key] for key in _STATS}
+        stats = _fixed_stats(method, times.num_intervals * steps, y)
+    stats = {key: ops.convert_to_tensor(stats[key], "int32") for key in _STATS}
+    if times.ordered is not None:
+        unordered = ops.cast(int(Status.UNORDERED), "int32")
+        stats["status"] = ops.where(times.ordered, stats["status"], unordered)
+    return y, stats
 
 
 def integrate(
@@ -146,6 +159,7 @@ def integrate(
     params: Structure,
     times,
     *,
+    count: Any = None,
     solver: Any,
     steps: int | Adaptive,
     adjoint: adjoints.Adjoint,
@@ -154,11 +168,11 @@ def integrate(
 ) -> tuple[Structure, dict]:
     """The states at `times[1:]`, stacked, differentiable in y0 and params.
 
-    And of adaptive steps the statistics, {} of others. `name` is who raises the error
-    if these fail.
+    And of adaptive steps the statistics, {} of others. `count` is as in `Problem`,
+    `name` who raises the error if these fail.
     """
     adjoint.check(solver)
-    problem = Problem(field, solver, times, time_dtype(y0))
+    problem = Problem(field, solver, times, time_dtype(y0), count)
     if not isinstance(steps, Adaptive):
         return adjoint.fixed(problem, steps, y0, params), {}
     solve = bdf.solve if isinstance(solver, BDF) else adjoint.adaptive
@@ -176,32 +190,9 @@ def integrate(
     return ends, stats
 
 
-def _times(t, dtype: str):
-    """Times as float64 numbers, or as a tensor if they are one."""
-    if not ops.is_tensor(t) and not isinstance(t, keras.Variable):
-        return checks.times("t", t)
-    t = ops.convert_to_tensor(t)
-    if backend.is_known(t):
-        checks.times("t", ops.convert_to_numpy(t))
-    elif len(t.shape) != 1 or t.shape[0] < 2:
-        raise ValueError(
-            "`t` must be at least two times, a tensor of shape (times,). "
-            f"Received: shape={tuple(t.shape)}"
-        )
-    return ops.cast(t, dtype)
-
-
 def _as_arg(x, dtype: str):
     # Keras would round a Python float to float32, also beside a float64 state.
     return ops.convert_to_tensor(x, dtype if isinstance(x, float) else None)
-
-
-def _shifted(slope, t, y: Structure, params, sign: int) -> Structure:
-    """y, with the derivative `sign` func(t, y) in t."""
-    by = sign * (t - ops.stop_gradient(t))
-    return tree.map_structure(
-        lambda y, dy: y + ops.cast(by, y.dtype) * dy, y, slope(t, y, params)
-    )
 
 
 def _fixed_stats(solver: Solver, count: int, ends) -> dict:

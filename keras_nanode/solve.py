@@ -4,13 +4,17 @@ Steps are taken in batches, for which the weights are made at once.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.steps import Step, Steps
+from keras_nanode.steps import FixedSteps, Step
+from keras_nanode.stops import RecordedSteps
 from keras_nanode.vector_field import Structure
+
+Steps = FixedSteps | RecordedSteps
 
 # How many steps' weights are made at once where no other number suggests itself.
 BATCH = 16
@@ -146,6 +150,19 @@ class Legs:
         length = -(-count // num)
         return cls(count, length, 0, num, num + length - 1)
 
+    @classmethod
+    def equal(cls, count, limit, num: int | None) -> "Legs":
+        """`num` equal legs of a number that is not known, or ceil(sqrt(n)) of the
+        `limit` of it, which is a tensor if it is not known either."""
+        if not isinstance(limit, int):
+            root = ops.ceil(ops.cast(limit, "float32") ** 0.5)
+            num = num or ops.cast(ops.where(root > 1, root, 1.0), "int32")
+        else:
+            num = min(num or math.ceil(math.sqrt(limit)), limit)
+        length = -(-count // num)
+        length = ops.where(length > 1, length, 1)
+        return cls(count, length, 0, num, num + -(-limit // num))
+
     @property
     def each_step(self) -> bool:
         """Whether every state is kept."""
@@ -199,7 +216,7 @@ def solve(
     Returns:
         y at the output times, stacked; the last state; the buffers of kept states.
     """
-    solver, several = steps.problem.solver, steps.problem.num_intervals > 1
+    solver, several = steps.problem.solver, steps.problem.several
     every = legs is not None and legs.each_step
 
     def body(i, step, carry):

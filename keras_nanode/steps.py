@@ -1,8 +1,8 @@
-"""What is solved, and its steps laid out in time.
+"""What is solved, and equal steps laid out in time.
 
 Steps are numbered through from 0, over all intervals between neighbouring output times.
-`FixedSteps` are laid out before a solve; `RecordedSteps` are those that an adaptive
-solve accepted.
+`FixedSteps` are laid out before a solve; the `RecordedSteps` of `stops` are those that
+an adaptive solve accepted.
 """
 
 import dataclasses
@@ -24,18 +24,40 @@ class Problem:
     Attributes:
         field: The vector field.
         solver: The solver.
-        times: Where y is wanted, in one direction: float64, or a tensor of `dtype`.
-        dtype: What times are computed in.
+        times: Where y is wanted, in one direction and different: float64, or a
+            floating tensor, of which gradients may be taken.
+        dtype: What steps are computed in.
+        count: How many intervals between the times there are, if that is a tensor: the
+            times behind them are not used.
     """
 
     field: VectorField
     solver: Solver
     times: Any
     dtype: str
+    count: Any = None
 
     @property
-    def num_intervals(self) -> int:
-        return self.times.shape[0] - 1
+    def num_intervals(self):
+        """How many there are at most; a tensor if the number of times is not known."""
+        number = self.times.shape[0]
+        return (ops.shape(self.times)[0] if number is None else number) - 1
+
+    @property
+    def num_used(self):
+        """How many there are."""
+        return self.num_intervals if self.count is None else self.count
+
+    def batch(self, steps: int, size) -> int:
+        """For how many steps weights are made at once: `size(steps in all)`, or 1 where
+        that number is a tensor, since no loop of such a length can be differentiated
+        within another."""
+        return size(self.num_intervals * steps) if self.count is None else 1
+
+    @property
+    def several(self) -> bool:
+        number = self.num_intervals
+        return not isinstance(number, int) or number > 1
 
     @property
     def slots(self) -> list[int]:
@@ -43,9 +65,12 @@ class Problem:
 
     def reverse(self) -> "Problem":
         """The same backwards in time."""
-        planned = isinstance(self.times, np.ndarray)
-        times = self.times[::-1] if planned else ops.flip(self.times)
-        return dataclasses.replace(self, times=times)
+        if isinstance(self.times, np.ndarray):
+            return dataclasses.replace(self, times=self.times[::-1])
+        last = ops.cast(self.num_used, "int32")
+        numbers = last - ops.arange(self.num_intervals + 1, dtype="int32")
+        numbers = ops.where(numbers > 0, numbers, 0)
+        return dataclasses.replace(self, times=ops.take(self.times, numbers))
 
 
 class Step:
@@ -151,19 +176,22 @@ class FixedSteps:
     """
 
     def __init__(self, problem: Problem, steps: int, batch: int):
-        self.problem, self.steps, self.batch = problem, steps, batch
-        self.count = self.limit = problem.num_intervals * steps
+        self.problem, self.steps = problem, steps
+        self.batch = batch
+        self.count = problem.num_used * steps
+        self.limit = problem.num_intervals * steps
         times, places = problem.times, problem.solver.places
         of = np if isinstance(times, np.ndarray) else ops
         fractions = of.reshape(np.arange(steps + 1) / steps, (1, -1))
         if of is ops:
-            fractions = ops.cast(fractions, problem.dtype)
+            fractions = ops.cast(fractions, times.dtype)
         edges = between(times[:-1, None], times[1:, None], fractions)
         start = of.reshape(edges[:, :-1], (-1,))
         end = of.reshape(edges[:, 1:], (-1,))
         at = of.stack([between(start, end, place) for place in places], axis=1)
-        self.h = ops.convert_to_tensor(end - start, problem.dtype)
-        self.times = ops.convert_to_tensor(at, problem.dtype)
+        lengths = of.repeat((times[1:] - times[:-1]) / steps, steps)
+        self.h = _tensor(lengths, problem.dtype)
+        self.times = _tensor(at, problem.dtype)
         self.jumps = None
         weights = problem.field.weights
         self.located = weights.locate(start, end, places, problem.dtype)
@@ -175,8 +203,9 @@ class FixedSteps:
 
     def loop(self, count, body, state, limit=None):
         """As `backend.fori_loop`, over steps or what they are divided into."""
-        evaluations = self.count * self.problem.solver.evaluations
-        if evaluations > backend.most_unrolled() or not isinstance(count, int):
+        numbers = isinstance(count, int) and isinstance(self.count, int)
+        evaluations = self.limit * self.problem.solver.evaluations
+        if not numbers or evaluations > backend.most_unrolled():
             return backend.fori_loop(count, body, state, limit)
         for i in range(count):
             state = body(i, state)
@@ -201,56 +230,10 @@ class FixedSteps:
         return row(self.h), row(self.times), located, jumps
 
 
-class RecordedSteps:
-    """Steps of which only the accepted times are known, as offsets from the first.
-
-    Args:
-        problem: What is solved.
-        edges: `(limit + 1,)` distances from `problem.times[0]`.
-        count: Scalar, how many steps there are; the rest of `edges` is not used.
-        arrivals: `(intervals,)`, how many steps end at each output time or before.
-    """
-
-    batch = 1
-    loop = staticmethod(backend.fori_loop)
-
-    def __init__(self, problem: Problem, edges, count, arrivals):
-        self.problem, self.edges = problem, edges
-        self.count, self.arrivals = count, arrivals
-        self.limit = edges.shape[0] - 1
-
-    def interval(self, i):
-        return ops.sum(ops.cast(self.arrivals <= i, "int32"))
-
-    def rows(self, first):
-        ends = (ops.take(self.edges, [first + i]) for i in (0, 1))
-        return step_rows(self.problem, *ends)
-
-
-Steps = FixedSteps | RecordedSteps
-
-
-def direction(problem: Problem):
-    """1 forwards in time, -1 backwards."""
-    first, last = problem.times[0], problem.times[-1]
-    if isinstance(problem.times, np.ndarray):
-        return float(np.sign(last - first))
-    return ops.sign(last - first)
-
-
-def step_rows(problem: Problem, start, end):
-    """As `FixedSteps.rows`, of steps between offsets `start` and `end`."""
-    places, sign = problem.solver.places, direction(problem)
-    t0 = ops.cast(problem.times[0], problem.dtype)
-    first, last = t0 + sign * start, t0 + sign * end
-    times = [between(first, last, place) for place in places]
-    located = problem.field.weights.locate(first, last, places, problem.dtype)
-    return sign * (end - start), ops.stack(times, axis=1), located, None
-
-
-def single_step(problem: Problem, params, start, end):
-    """The step between two offsets, and what its times were located as."""
-    h, times, located, _ = step_rows(problem, start[None], end[None])
-    weights = problem.field.weights
-    theta = weights.at(weights.prepare(params, located), 0)
-    return Step(problem, h[0], times[0], theta), located
+def _tensor(x, dtype):
+    """As a tensor of a dtype: cast if it is one."""
+    return (
+        ops.convert_to_tensor(x, dtype)
+        if isinstance(x, np.ndarray)
+        else ops.cast(x, dtype)
+    )

@@ -186,18 +186,18 @@ def between(start, end, fraction):
         return time
     if isinstance(time, np.ndarray):
         return np.clip(time, np.minimum(start, end), np.maximum(start, end))
-    inside = _nearest(time, start, end)
-    # Its derivatives are those of the formula.
-    return time + ops.stop_gradient(inside - time)
+    return nearest(time, start, end)
 
 
-def _nearest(time, start, end):
-    """`time`, or the end of the step that is nearer to it than the step is."""
+def nearest(time, start, end):
+    """`time`, or the end of the step that is nearest to it if it is not in the step; as
+    a value, for the derivatives stay those of `time`."""
     forwards = start <= end
     low, high = ops.where(forwards, start, end), ops.where(forwards, end, start)
     # `ops.clip` would turn float64 into float32 on PyTorch.
-    time = ops.where(time < low, low, time)
-    return ops.where(time > high, high, time)
+    inside = ops.where(time < low, low, time)
+    inside = ops.where(inside > high, high, inside)
+    return time + ops.stop_gradient(inside - time)
 
 
 def pieces(breakpoints, start, end, dtype):

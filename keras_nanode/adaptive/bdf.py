@@ -17,10 +17,10 @@ from keras import ops, tree
 
 from keras_nanode import backend
 from keras_nanode.adaptive.control import Adaptive, Status
-from keras_nanode.adaptive.march import Stops
 from keras_nanode.adaptive.record import spoil, statistics
 from keras_nanode.solve import select
-from keras_nanode.steps import Problem, direction
+from keras_nanode.steps import Problem
+from keras_nanode.stops import Stops, direction
 from keras_nanode.vector_field import Structure
 
 _AGAIN = (
@@ -72,11 +72,14 @@ def _solve(problem, control, y0, params):
         y = found.states[-1]
         return y, _count(c, found, end), backend.write(ends, i, y)
 
-    carry = (y, _counters(at[0]), backend.buffer(stops.number, y))
+    number = problem.num_intervals if stops.rows is None else stops.number
+    carry = (y, _counters(at[0]), backend.buffer(number, y))
     _, c, ends = backend.fori_loop(stops.number, advance, carry)
-    outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
-    ends = ops.take(backend.stack(ends), np.flatnonzero(outputs), axis=0)
-    return state.unpack(ends), statistics(problem, c)
+    ends = backend.stack(ends)
+    if stops.rows is not None:
+        outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
+        ends = ops.take(ends, np.flatnonzero(outputs), axis=0)
+    return state.unpack(ends), statistics(problem, {**c, "distance": c["s"]})
 
 
 class _Layout:

@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     MAX_STEPS = 1
     UNDERFLOW = 2
     NON_FINITE = 3
+    UNORDERED = 4
 
     @property
     def message(self) -> str:
@@ -41,6 +42,10 @@ _MESSAGES = {
     Status.NON_FINITE: (
         "The state or its derivative is infinite or NaN, and smaller steps did not "
         "help. Look at the vector field there, and at the inputs and weights."
+    ),
+    Status.UNORDERED: (
+        "The times are not finite, or neither all increasing nor all decreasing. Sort "
+        "them, or look at where they come from."
     ),
 }
 

@@ -1,6 +1,5 @@
 """The loop of an adaptive solve, forwards or for a system of cotangents."""
 
-import dataclasses
 import functools
 import operator
 from typing import Any
@@ -13,50 +12,9 @@ from keras_nanode import backend
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.solve import select
 from keras_nanode.solvers import stages
-from keras_nanode.steps import Problem, Step, direction, single_step, when
+from keras_nanode.steps import Problem, Step, when
+from keras_nanode.stops import Stops, direction, eps, single_step
 from keras_nanode.vector_field import Structure, advance, increment
-
-
-@dataclasses.dataclass(frozen=True)
-class Stops:
-    """Where steps have to end: distances from the first time, increasing.
-
-    `rows` says in which interval between output times each lies, `jumps` after which
-    the weights jump; both are constants.
-    """
-
-    at: Any
-    rows: np.ndarray
-    jumps: np.ndarray
-
-    @classmethod
-    def of(cls, problem: Problem) -> "Stops":
-        times, dtype = problem.times, problem.dtype
-        if not isinstance(times, np.ndarray):
-            at = ops.cast(abs(times[1:] - times[0]), dtype)
-            return cls(at, np.arange(at.shape[0]), np.zeros(at.shape[0], bool))
-        outputs = np.abs(times[1:] - times[0]).astype(dtype)
-        edges = np.array(problem.field.weights.breakpoints, "float64")
-        edges = (edges - times[0]) * direction(problem)
-        edges = edges[(edges > 0) & (edges < outputs[-1])].astype(dtype)
-        # A breakpoint that differs by rounding from the first or an output time is it.
-        known = np.append(outputs, np.zeros(1, dtype))
-        rounding = 8 * max(
-            _eps(dtype) * outputs[-1], _eps("float64") * np.abs(times).max()
-        )
-        near = np.abs(edges[:, None] - known) <= rounding
-        at = np.sort(np.concatenate([outputs, edges[~near.any(axis=1)]]))
-        jumps = np.isin(at, edges) | np.isin(at, known[near.any(axis=0)])
-        rows = np.searchsorted(outputs, at)
-        return cls(ops.convert_to_tensor(at), rows, jumps)
-
-    @property
-    def number(self) -> int:
-        return len(self.rows)
-
-
-def _eps(dtype: str) -> float:
-    return float(np.finfo(dtype).eps)
 
 
 def _tiny(dtype) -> float:
@@ -107,7 +65,7 @@ def integrals(step: Step, results) -> list[Structure]:
     return totals
 
 
-def _initial_step(problem, control, params, evaluate, y, first, most, least):
+def _initial_step(problem, control, evaluate, y, first, step_to, most, least):
     """Hairer, Norsett and Wanner I, section II.4, between `least` and `most`."""
     place, dtype = problem.solver.places[-1], problem.dtype
     d0, d1 = (ops.cast(control.norm(x, y), dtype) for x in (y, first[0]))
@@ -116,7 +74,7 @@ def _initial_step(problem, control, params, evaluate, y, first, most, least):
     h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
     h0 = ops.where(h0 > least, h0, least)
     h0 = ops.where(h0 < most, h0, most)
-    step, _ = single_step(problem, params, ops.zeros_like(h0), h0)
+    step, _ = step_to(h0)
     probe = advance(y, direction(problem) * h0, (place,), [first[0]])
     slope, _ = evaluate(step, place, probe)
     change = tree.map_structure(lambda a, b: a - b, slope, first[0])
@@ -157,27 +115,28 @@ def march(
         y0: The state at the first time.
         extra: What `visit` carries on.
         evaluate: `evaluate(step, place, y)` gives a slope of y and something else.
-        visit: `extra = visit(extra, y=..., accepted=..., ok=..., end=..., row=...,
-            step=..., located=..., results=...)` at each attempt: the state and the
-            number of accepted steps before it, whether it is accepted, the place and
-            the state after it, which interval it is in, and its stages.
+        visit: `extra = visit(extra, y=..., accepted=..., ok=..., y_end=..., place=...,
+            row=..., step=..., located=..., results=...)` at each attempt: the state and
+            the number of accepted steps before it, whether it is accepted, the state
+            and the place after it (a distance from a stop, and how many stops there
+            were), which interval it is in, and its stages.
         arrive: `y = arrive(row, y)` changes the state at each output time but the last.
 
     Returns:
-        A dict of the last loop state: `y`, `s` (the distance covered), `h`, `status`,
-        `accepted`, `tried`, `num_fevals`, `reached` (how many output times) and
-        `extra`.
+        A dict of the last loop state: `y`, `h`, `status`, `accepted`, `tried`,
+        `num_fevals`, `extra`, `reached` (how many output times) and `distance` (from
+        the first time).
     """
     loop = _Loop(problem, control, params, evaluate, visit, arrive)
     (c,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
     stops = loop.stops
     unfinished = (c["status"] == 0) & (c["stop"] < stops.number)
     status = ops.where(unfinished, int(Status.MAX_STEPS), c["status"])
-    reached = np.append(stops.rows, problem.num_intervals).astype("int32")
     return {
         **c,
         "status": ops.cast(status, "int32"),
-        "reached": ops.take(ops.convert_to_tensor(reached), c["stop"]),
+        "reached": loop.row(c["stop"]),
+        "distance": loop.distance(c),
     }
 
 
@@ -189,24 +148,56 @@ class _Loop:
         self.evaluate, self.visit, self.arrive = evaluate, visit, arrive
         self.tableau = problem.solver.tableau
         self.stops = stops = Stops.of(problem)
+        self.arrives, self.has_jumps = arrive is not None and problem.several, False
+        if stops.rows is None:
+            self.has_jumps = self.arrives
+            return
         outputs = np.append(stops.rows[1:] != stops.rows[:-1], False)
-        self.arrives = arrive is not None and outputs.any()
         # After these the slope at y is not that of the last stage before.
         renews = stops.jumps | outputs if self.arrives else stops.jumps
-        self.has_jumps = renews.any()
-        self.rows = ops.convert_to_tensor(stops.rows.astype("int32"))
+        self.has_jumps = bool(renews.any())
+        rows = np.append(stops.rows, problem.num_intervals)
+        self.rows = ops.convert_to_tensor(rows.astype("int32"))
         self.outputs = ops.convert_to_tensor(outputs)
         self.renews = ops.convert_to_tensor(renews)
 
+    def row(self, stop):
+        """In which interval between output times what follows on stops is."""
+        return stop if self.stops.rows is None else ops.take(self.rows, stop)
+
+    def distance(self, c):
+        """How far the first time is."""
+        at = ops.concatenate([ops.zeros_like(self.stops.at[:1]), self.stops.at])
+        return ops.take(at, c["stop"]) + c["s"]
+
+    def _turns(self, stop):
+        """Whether y changes on arriving at a stop, and whether the slope does."""
+        if self.stops.rows is None:
+            inner = self.arrives & (stop + 1 < self.stops.number)
+            return inner, inner
+        return ops.take(self.outputs, stop), ops.take(self.renews, stop)
+
+    def step(self, stop, start, end):
+        args = self.problem, self.stops, self.params, stop, start, end
+        return single_step(*args)
+
     def start(self, y0, extra) -> dict:
-        at = self.stops.at
-        zero, none = ops.zeros_like(at[0]), ops.convert_to_tensor(0, "int32")
-        step, _ = single_step(self.problem, self.params, zero, at[0])
+        lengths, none = self.stops.lengths, ops.convert_to_tensor(0, "int32")
+        zero, most = ops.zeros_like(lengths[0]), lengths[0]
+        step, _ = self.step(none, zero, most)
         first = self.evaluate(step, 0.0, y0)
         # Shorter ones `_status` takes for lost.
-        least = 16 * _eps(self.problem.dtype) ** 2 * at[-1]
-        options = (self.control, self.params, self.evaluate, y0, first, at[0], least)
-        h = _initial_step(self.problem, *options)
+        least = 16 * eps(self.problem.dtype) ** 2 * self.stops.at[-1]
+        h = _initial_step(
+            self.problem,
+            self.control,
+            self.evaluate,
+            y0,
+            first,
+            lambda h: self.step(none, zero, h),
+            most,
+            least,
+        )
         return {
             "s": zero,
             "h": h,
@@ -229,21 +220,23 @@ class _Loop:
 
     def body(self, c):
         y, s, stop = c["y"], c["s"], c["stop"]
-        target, row = ops.take(self.stops.at, stop), ops.take(self.rows, stop)
+        target, row = ops.take(self.stops.lengths, stop), self.row(stop)
         # A little further rather than a tiny step afterwards.
         hits = s + 1.01 * c["h"] >= target
         end = ops.where(hits, target, s + c["h"])
-        step, located = single_step(self.problem, self.params, s, end)
+        step, located = self.step(stop, s, end)
         first, num_fevals = self._first(step, c)
         y_end, error, results = _attempt(step, self.evaluate, y, first)
         norm = ops.cast(self.control.norm(error, y, y_end), s.dtype) / _MAGNIFIED
         ok = norm <= 1
+        passed = stop + ops.cast(hits, "int32")
         extra = self.visit(
             c["extra"],
             y=y,
             accepted=c["accepted"],
             ok=ok,
-            end=(end, y_end),
+            y_end=y_end,
+            place=(ops.where(hits, ops.zeros_like(end), end), passed),
             step=step,
             results=results,
             located=located,
@@ -252,10 +245,12 @@ class _Loop:
         h = (end - s) * self.control.factor(norm, c["norm"], self.tableau.order)
         # A step cut short by a stop does not make the next one short.
         h = ops.where(ok & hits & (c["h"] > h), c["h"], h)
-        s = ops.where(ok, end, s)
+        status = self._status(norm, ops.where(ok, end, s), h, ok & hits)
+        s = ops.where(ok, ops.where(hits, ops.zeros_like(s), end), s)
         y = select(ok, y_end, y)
+        turns, renews = self._turns(stop)
         if self.arrives:
-            arrived = ok & hits & ops.take(self.outputs, stop)
+            arrived = ok & hits & turns
             there = functools.partial(self.arrive, row, y)
             y = ops.cond(arrived, there, lambda: y)
         state = {
@@ -263,13 +258,13 @@ class _Loop:
             "h": h,
             "y": y,
             "first": select(ok, results[-1], first) if c["first"] else (),
-            "stale": ok & hits & ops.take(self.renews, stop),
+            "stale": ok & hits & renews,
             "norm": ops.where(ok, norm, c["norm"]),
-            "stop": stop + ops.cast(ok & hits, "int32"),
+            "stop": ops.where(ok, passed, stop),
             "tried": c["tried"] + 1,
             "accepted": c["accepted"] + ops.cast(ok, "int32"),
             "num_fevals": num_fevals + self.tableau.num_stages - 1,
-            "status": self._status(norm, s, h, ok & hits),
+            "status": status,
             "extra": extra,
         }
         return (state,)
@@ -285,8 +280,9 @@ class _Loop:
         return first, num_fevals + ops.cast(c["stale"], "int32")
 
     def _status(self, norm, s, h, arrived):
-        eps = _eps(self.problem.dtype)
-        lost = ~arrived & (h <= 4 * eps * (s + eps * self.stops.at[-1]))
+        rounding = eps(self.problem.dtype)
+        most = rounding * self.stops.at[-1]
+        lost = ~arrived & (h <= 4 * rounding * (s + most))
         finite = ops.isfinite(norm)
         cause = ops.where(finite, int(Status.UNDERFLOW), int(Status.NON_FINITE))
         return ops.cast(ops.where(lost, cause, int(Status.SUCCESS)), "int32")

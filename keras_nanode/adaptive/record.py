@@ -10,7 +10,8 @@ from keras_nanode.adaptive.control import Adaptive
 from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import march
 from keras_nanode.solve import buffers, write
-from keras_nanode.steps import Problem, RecordedSteps, direction
+from keras_nanode.steps import Problem
+from keras_nanode.stops import RecordedSteps, direction
 from keras_nanode.vector_field import Structure
 
 
@@ -54,13 +55,12 @@ def outcome(
 ) -> tuple[Outcome, Any]:
     """Solves adaptively, with `extra` carried on by `visit` as in `march`; gives the
     last `extra` too."""
-    intervals = problem.num_intervals
-    several = intervals > 1
+    intervals, several = problem.num_intervals, problem.several
 
-    def keep(carry, *, end, row, **attempt):
+    def keep(carry, *, y_end, row, **attempt):
         ends, extra = carry
-        ends = write(ends, row, end[1]) if several else ends
-        return ends, visit(extra, end=end, row=row, **attempt)
+        ends = write(ends, row, y_end) if several else ends
+        return ends, visit(extra, y_end=y_end, row=row, **attempt)
 
     carry = (buffers(intervals, y0) if several else (), extra)
     c = march(problem, control, params, y0, carry, visit=keep)
@@ -76,14 +76,15 @@ def outcome(
 
 def statistics(problem: Problem, c: dict) -> dict:
     """What `Outcome.stats` says, from the counters of a loop as `march` has them."""
+    sign = direction(problem)
     return {
         "num_steps": c["tried"],
         "num_accepted": c["accepted"],
         "num_rejected": c["tried"] - c["accepted"],
         "num_fevals": c["num_fevals"],
         "status": c["status"],
-        "t": ops.cast(problem.times[0], problem.dtype) + direction(problem) * c["s"],
-        "h": direction(problem) * c["h"],
+        "t": ops.cast(problem.times[0], problem.dtype) + sign * c["distance"],
+        "h": sign * c["h"],
     }
 
 
@@ -95,32 +96,29 @@ def record(
     rule: Squares | Doubling | None = None,
 ) -> Record:
     """Solves adaptively; keeps the accepted times, and the states that `rule` says."""
-    intervals = problem.num_intervals
 
-    def visit(extra, *, y, accepted, ok, end, row, **_):
-        edges, arrivals, saved, mark = extra
-        edges = backend.write(edges, accepted + 1, end[0])
-        if intervals > 1:
-            here = (ops.arange(intervals, dtype="int32") == row) & ok
-            arrivals = ops.where(here, accepted + 1, arrivals)
+    def visit(extra, *, y, accepted, place, **_):
+        *places, saved, mark = extra
+        # What is not accepted is written over.
+        places = [
+            backend.write(buffer, accepted + 1, value)
+            for buffer, value in zip(places, place, strict=True)
+        ]
         if rule is not None:
             saved, mark = rule.keep(saved, mark, accepted, y)
-        return edges, arrivals, saved, mark
+        return *places, saved, mark
 
+    number = control.max_steps + 1
     extra = (
-        backend.buffer(
-            control.max_steps + 1, ops.convert_to_tensor(0.0, problem.dtype)
-        ),
-        ops.zeros((intervals,), "int32"),
+        backend.buffer(number, ops.convert_to_tensor(0.0, problem.dtype)),
+        backend.buffer(number, ops.convert_to_tensor(0, "int32")),
         buffers(rule.slots, y0) if rule else (),
         ops.convert_to_tensor(rule.mark if rule else 0, "int32"),
     )
     found, extra = outcome(problem, control, y0, params, extra, visit)
-    edges, arrivals, saved, mark = extra
-    count = found.stats["num_accepted"]
-    if intervals == 1:
-        arrivals = count[None]
-    steps = RecordedSteps(problem, backend.stack(edges), count, arrivals)
+    edges, passed, saved, mark = extra
+    places = backend.stack(edges), backend.stack(passed)
+    steps = RecordedSteps(problem, *places, found.stats["num_accepted"])
     return Record(**vars(found), steps=steps, saved=saved, mark=mark)
 
 

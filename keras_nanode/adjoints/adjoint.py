@@ -4,19 +4,24 @@ import abc
 import dataclasses
 from typing import Any
 
-import numpy as np
 from keras import ops, tree
 
 from keras_nanode import backend
 from keras_nanode.adaptive import Adaptive
-from keras_nanode.solve import gather, row
+from keras_nanode.solve import Steps, gather, row
 from keras_nanode.solvers import BDF, Solver
-from keras_nanode.steps import Problem, Steps
+from keras_nanode.steps import Problem
 from keras_nanode.vector_field import Structure, add
 
 
 class Adjoint(abc.ABC):
-    """How the gradient of a solve is found."""
+    """How the gradient of a solve is found.
+
+    Attributes:
+        follows_times: Whether the gradient in times that are tensors is found, too.
+    """
+
+    follows_times = False
 
     def get_config(self) -> dict:
         return {}
@@ -57,28 +62,34 @@ class Adjoint(abc.ABC):
     ) -> Structure:
         """`outputs, residuals = forward(problem, y0, params)` with the gradients of
         `in_y0, in_params = backward(problem, residuals, cotangents)`."""
-        # Times may be tensors, which a custom gradient must not close over.
-        fixed = isinstance(problem.times, np.ndarray)
-        times = () if fixed else problem.times
+        # Tensors, which a custom gradient must not close over. Who calls takes care of
+        # the gradient in them.
+        parts = {"times": problem.times, "count": problem.count}
+        tensors = {
+            name: ops.stop_gradient(x) for name, x in parts.items() if ops.is_tensor(x)
+        }
 
-        def at(times):
-            return problem if fixed else dataclasses.replace(problem, times=times)
-
-        def run(y0, params, times):
-            outputs, residuals = forward(at(times), y0, params)
-            return outputs, (residuals, times)
+        def run(y0, params, tensors):
+            at = dataclasses.replace(problem, **tensors)
+            outputs, residuals = forward(at, y0, params)
+            return outputs, (residuals, tensors)
 
         def pull(residuals, cotangents):
-            residuals, times = residuals
-            gradients = backward(at(times), residuals, cotangents)
-            return *gradients, zeros_like(times)
+            residuals, tensors = residuals
+            at = dataclasses.replace(problem, **tensors)
+            gradients = backward(at, residuals, cotangents)
+            return *gradients, zeros_like(tensors)
 
-        message = (
+        return backend.custom_vjp(run, pull, self.refusal, y0, params, tensors)
+
+    @property
+    def refusal(self) -> str:
+        """What to say if a gradient is differentiated."""
+        return (
             "The gradient of a solve is differentiated, in a gradient penalty or a "
             'Hessian perhaps, which only `adjoint="direct"` allows. Use that. '
             f"Received: adjoint={self!r}"
         )
-        return backend.custom_vjp(run, pull, message, y0, params, times)
 
 
 def zeros_like(structure: Structure) -> Structure:
@@ -111,7 +122,7 @@ class Pull:
 
     def __init__(self, steps: Steps, cotangents: Structure):
         self.steps, self.cotangents = steps, cotangents
-        self._several = steps.problem.num_intervals > 1
+        self._several = steps.problem.several
 
     def start(self, state: Any):
         """The cotangent of the last state, of which `state` is an example."""

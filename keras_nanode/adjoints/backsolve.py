@@ -52,7 +52,7 @@ class Backsolve(Adjoint):
 
             def interval(i, carry):
                 a, gradient = carry
-                last = problem.num_intervals - 1 - i
+                last = problem.num_used - 1 - i
                 carry = (row(ends, last), add(a, row(cotangents, last)))
                 (_, a), gradient = gather(
                     plan, params, i * steps, steps, _step, carry, gradient, False
@@ -60,7 +60,7 @@ class Backsolve(Adjoint):
                 return a, gradient
 
             carry = (zeros_like(row(ends, 0)), zeros_like(params))
-            return plan.loop(problem.num_intervals, interval, carry)
+            return plan.loop(problem.num_used, interval, carry)
 
         return self.with_gradient(problem, forward, backward, y0, params)
 
@@ -73,7 +73,7 @@ class Backsolve(Adjoint):
         def backward(problem, residuals, cotangents):
             params, ends, _ = residuals
             cotangents = cotangents[0]
-            weights, last = problem.field.weights, problem.num_intervals - 1
+            weights, last = problem.field.weights, problem.num_used - 1
 
             def visit(gradient, *, ok, step, results, located, **_):
                 in_theta = integrals(step, results)

@@ -23,7 +23,8 @@ from keras_nanode.solve import (
     sweep,
     write,
 )
-from keras_nanode.steps import FixedSteps, RecordedSteps
+from keras_nanode.steps import FixedSteps
+from keras_nanode.stops import RecordedSteps
 from keras_nanode.vector_field import Structure
 
 
@@ -81,11 +82,14 @@ class Checkpoint(Adjoint):
         return Deferred(self)
 
     def fixed(self, problem, steps, y0, params):
-        count = problem.num_intervals * steps
-        num = min(self.num or math.ceil(math.sqrt(count)), count)
-        legs = Legs.of(count, num)
-        # Legs of one step do not bound how many steps' weights are made at once.
-        batch = balanced(count if legs.each_step else legs.first_length)
+        count, limit = problem.num_used * steps, problem.num_intervals * steps
+        if problem.count is None and isinstance(limit, int):
+            num = min(self.num or math.ceil(math.sqrt(limit)), limit)
+            legs = Legs.of(limit, num)
+            # Legs of one step do not bound how many steps' weights are made at once.
+            batch = balanced(limit if legs.each_step else legs.first_length)
+        else:
+            legs, batch = Legs.equal(count, limit, self.num), 1
 
         def forward(problem, y0, params):
             plan = FixedSteps(problem, steps, batch)
@@ -106,7 +110,7 @@ class Checkpoint(Adjoint):
         def forward(problem, y0, params):
             found = record(problem, control, y0, params, rule)
             steps = found.steps
-            recorded = (steps.edges, steps.count, steps.arrivals)
+            recorded = (steps.edges, steps.passed, steps.count)
             kept = (found.saved, found.mark)
             residuals = (y0, params, recorded, kept, found.stats["status"])
             return (found.ends, found.stats), residuals

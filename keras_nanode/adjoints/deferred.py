@@ -24,7 +24,7 @@ class Deferred(Adjoint):
         self.adjoint.check(solver)
 
     def fixed(self, problem, steps, y0, params):
-        batch = balanced(problem.num_intervals * steps)
+        batch = problem.batch(steps, balanced)
 
         def forward(problem, y0, params):
             ends, _, _ = solve(FixedSteps(problem, steps, batch), y0, params)

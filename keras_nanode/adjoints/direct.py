@@ -22,16 +22,25 @@ class Direct(Adjoint):
     and in what XLA compiles, the memory is that of `max_steps` steps.
     """
 
+    follows_times = True
+
     def deferred(self, steps):
         return Deferred(self) if isinstance(steps, Adaptive) else self
 
     def fixed(self, problem, steps, y0, params):
-        count = problem.num_intervals * steps
-        ends, _, _ = solve(FixedSteps(problem, steps, balanced(count)), y0, params)
+        plan = FixedSteps(problem, steps, problem.batch(steps, balanced))
+        limit = None if problem.count is None else plan.limit
+        ends, _, _ = solve(plan, y0, params, limit=limit)
         return ends
 
     def adaptive(self, problem, control, y0, params):
         still = tree.map_structure(ops.stop_gradient, (y0, params))
-        found = record(problem, control, *still)
-        ends, _, _ = solve(found.steps, y0, params, limit=control.max_steps)
+        times = problem.times
+        if ops.is_tensor(times):
+            times = ops.stop_gradient(times)
+        fixed = dataclasses.replace(problem, times=times)
+        found = record(fixed, control, *still)
+        # The same steps, which now move with the times.
+        steps = found.steps.of(problem)
+        ends, _, _ = solve(steps, y0, params, limit=control.max_steps)
         return spoil(ends, found.late), found.stats

@@ -29,16 +29,16 @@ class ReversibleAdjoint(Adjoint):
             )
 
     def fixed(self, problem, steps, y0, params):
-        count = problem.num_intervals * steps
+        batch = problem.batch(steps, balanced)
 
         def forward(problem, y0, params):
-            plan = FixedSteps(problem, steps, balanced(count))
+            plan = FixedSteps(problem, steps, batch)
             ends, state, _ = solve(plan, y0, params)
             return ends, (y0, params, state)
 
         def backward(problem, residuals, cotangents):
             y0, params, state = residuals
-            pull = Pull(FixedSteps(problem, steps, balanced(count)), cotangents)
+            pull = Pull(FixedSteps(problem, steps, batch), cotangents)
 
             def back(i, step, carry):
                 state, a = carry
@@ -48,7 +48,7 @@ class ReversibleAdjoint(Adjoint):
 
             carry = (state, pull.start(state))
             (_, a), gradient = gather(
-                pull.steps, params, 0, count, back, carry, zeros_like(params)
+                pull.steps, params, 0, pull.steps.count, back, carry, zeros_like(params)
             )
             return pull.to_y0(params, y0, a, gradient)
 
