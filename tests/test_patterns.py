@@ -304,7 +304,6 @@ HOLDERS = {
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_holders_take_what_layers_of_keras_take(holder):
     for name, make in PATTERNS.items():
-        print(name)
         layer = HOLDERS[holder](make())
         x = random(SHAPE)
         y = numbers(layer(x))

@@ -9,6 +9,10 @@ from keras import tree
 
 from keras_nanode import checks
 
+# What a constructor of Keras' layers passes on to `keras.Layer`.
+_OF_KERAS = ("activity_regularizer", "trainable", "dtype", "name")
+_BUILD = "build_config"
+
 
 class Nesting:
     """Configuration of a layer whose argument called `nested` is a layer."""
@@ -133,17 +137,20 @@ def _names(cls: type) -> list[str]:
     """Of all arguments that a class's constructor takes or passes on."""
     names: dict[str, None] = {}
     for parent in cls.__mro__:
+        if parent is keras.Layer:
+            names.update(dict.fromkeys(_OF_KERAS))
+            break
         if "__init__" not in vars(parent):
             continue
-        parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
-        _, *named = (
+        _, *parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
+        rest = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        named = [
             p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        )
+        ]
         # What a parent requires, the constructors below have given it.
         known = [p.name for p in named if not names or p.default is not p.empty]
         names.update(dict.fromkeys(known))
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        if parent is keras.Layer or not passes_on:
+        if not rest:
             break
     return list(names)
 
@@ -193,12 +200,13 @@ def _other_draws(initializer, offset: int):
 
 
 def _reseeded(config, offset: int):
-    """`config` with `offset` added to the seeds that its initializers were given."""
+    """`config` with `offset` added to the seeds that its initializers were given, and
+    without the shapes for which the layers in it were built."""
     if isinstance(config, (list, tuple)):
         return type(config)(_reseeded(x, offset) for x in config)
     if not isinstance(config, dict):
         return config
-    config = {key: _reseeded(value, offset) for key, value in config.items()}
+    config = {k: _reseeded(v, offset) for k, v in config.items() if k != _BUILD}
     inner = config.get("config")
     is_initializer = config.get("module") == "keras.initializers"
     if is_initializer and isinstance(inner.get("seed"), int):

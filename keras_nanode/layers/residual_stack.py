@@ -47,8 +47,10 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         self.block = checks.layer("block", block)
         self.depth = checks.integer("depth", depth)
         self.shared = shared
-        copies = [copy_layer(block, seed_offset=i) for i in range(1, depth)]
-        self.blocks = [block] * depth if shared else [block, *copies]
+        others = range(1, self.depth)
+        self.blocks = [block] + [
+            block if shared else copy_layer(block, seed_offset=i) for i in others
+        ]
         self.supports_masking = True
 
     def build(self, input_shape):
