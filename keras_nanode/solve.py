@@ -57,12 +57,15 @@ def _batches(steps: Steps, params, first, count, run, carry, reverse, limit):
 def sweep(steps: Steps, params, first, count, body, carry, limit=None):
     """`carry = body(i, step, carry)` over `count` steps from `first` on.
 
-    With a `limit` that a tensor `count` keeps to, the loop can be differentiated.
+    With a `limit` that `count` keeps to, the loop can be differentiated.
     """
 
     def run(start, length, located, prepared, get_step, carry):
         return steps.loop(
-            length, lambda j, carry: body(start + j, get_step(j), carry), carry
+            length,
+            lambda j, carry: body(start + j, get_step(j), carry),
+            carry,
+            limit and steps.batch,
         )
 
     return _batches(steps, params, first, count, run, carry, False, limit)

@@ -91,6 +91,14 @@ def test_exact_adjoints_agree_with_direct(solver, basis, dtype):
         assert_close(gradients(f, *primals), desired, tolerance(dtype))
 
 
+@pytest.mark.parametrize("steps", [17, 34, 50])
+def test_direct_takes_any_number_of_steps(steps):
+    """Also one whose last batch is shorter than the others."""
+    exact, primals = problem(BASES["trig"], "euler", steps, "direct")
+    f, _ = problem(BASES["trig"], "euler", steps, Checkpoint(steps))
+    assert_close(gradients(exact, *primals), gradients(f, *primals), 1e-10)
+
+
 @pytest.mark.parametrize("num", [1, 2, 3, 6, 7, 100])
 def test_any_number_of_checkpoints_gives_the_same_gradient(num):
     exact, primals = problem(BASES["trig"], "heun", 7, "direct", (0.0, 0.4, 1.0))

@@ -37,7 +37,7 @@ def test_every_backend_has_the_same_functions(path):
     tree = ast.parse(path.read_text())
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert {f.name for f in functions if not f.name.startswith("_")} == NAMES
-    assert len(path.read_text().splitlines()) <= 150
+    assert len(path.read_text().splitlines()) <= 200
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

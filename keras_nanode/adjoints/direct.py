@@ -27,7 +27,8 @@ class Direct(Adjoint):
 
     def fixed(self, problem, steps, y0, params):
         count = problem.num_intervals * steps
-        ends, _, _ = solve(FixedSteps(problem, steps, balanced(count)), y0, params)
+        plan = FixedSteps(problem, steps, balanced(count))
+        ends, _, _ = solve(plan, y0, params, limit=count)
         return ends
 
     def adaptive(self, problem, control, y0, params):

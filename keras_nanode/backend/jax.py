@@ -35,7 +35,7 @@ def while_loop(cond, body, state):
 def fori_loop(count, body, state, limit=None):
     if isinstance(count, int) and count == 1:
         return body(0, state)
-    if limit is None:
+    if limit is None or isinstance(count, int):
         return lax.fori_loop(0, count, body, state)
 
     def bounded(state, i):

@@ -5,7 +5,10 @@ from keras import tree
 
 
 def vjp(f, *primals):
-    with tf.GradientTape() as tape:
+    # Copies: in the gradient of a loop TensorFlow reads the forward pass's tensors
+    # from lists, and a tape that watches the tensors themselves sees no use of them.
+    primals = _detached(primals)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tree.flatten(primals))
         outputs = f(*primals)
 
@@ -13,14 +16,14 @@ def vjp(f, *primals):
         gradients = tape.gradient(
             tree.flatten(outputs),
             tree.flatten(primals),
-            output_gradients=tree.flatten(cotangents),
+            output_gradients=tree.flatten(_detached(cotangents)),
             unconnected_gradients="zero",
         )
         # A gather's gradient comes as IndexedSlices.
         gradients = [tf.convert_to_tensor(g) for g in gradients]
-        return tree.pack_sequence_as(primals, gradients)
+        return _detached(tree.pack_sequence_as(primals, gradients))
 
-    return outputs, pullback
+    return _detached(outputs), pullback
 
 
 def custom_vjp(forward, backward, message, *primals):
@@ -29,16 +32,26 @@ def custom_vjp(forward, backward, message, *primals):
     @tf.custom_gradient
     def run(*flat_primals):
         nonlocal structure
-        outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
-        structure = tree.map_structure(lambda _: 0, outputs)
-        residuals = tree.map_structure(_kept, residuals)
+        given = tree.pack_sequence_as(primals, flat_primals)
+        if tf.executing_eagerly():
+            # Or a tape would keep all that is computed from them.
+            given = _detached(given)
+        outputs, residuals = forward(*given)
+        shape = structure = tree.map_structure(lambda _: 0, outputs)
+        find = _kept(residuals, lambda: forward(*given)[1])
 
-        def gradient(*flat_cotangents):
-            cotangents = tree.pack_sequence_as(outputs, flat_cotangents)
-            found = tree.map_structure(lambda residual: residual(), residuals)
-            gradients = tree.flatten(backward(found, cotangents))
+        def pull(*flat_cotangents):
+            cotangents = tree.pack_sequence_as(shape, flat_cotangents)
+            return tree.flatten(backward(find(), cotangents))
+
+        def gradient(*flat_cotangents, variables=None):
+            if variables:
+                raise ValueError(_CLOSED_OVER.format([v.name for v in variables]))
+            if tf.executing_eagerly():
+                return _once(pull, message, flat_cotangents, flat_primals)
             return [
-                tf.raw_ops.PreventGradient(input=g, message=message) for g in gradients
+                tf.raw_ops.PreventGradient(input=g, message=message)
+                for g in pull(*flat_cotangents)
             ]
 
         return tree.flatten(outputs), gradient
@@ -47,16 +60,51 @@ def custom_vjp(forward, backward, message, *primals):
     return tree.pack_sequence_as(structure, flat_outputs)
 
 
-def _kept(residual):
-    """A function that gives the residual where it is called: of a buffer a copy."""
+_CLOSED_OVER = (
+    "A function reads variables of TensorFlow that are not among its arguments, so "
+    "that they would get no gradient. Pass them as arguments, or use "
+    '`adjoint="direct"`. Received: variables={}'
+)
+
+
+def _detached(structure):
+    """The same values, of which no tape knows where they come from."""
+    return tree.map_structure(tf.stop_gradient, structure)
+
+
+def _once(pull, message, cotangents, primals):
+    """`pull(*cotangents)` in eager mode, with an error in place of its gradient."""
+
+    @tf.custom_gradient
+    def run(*sources):
+        def refuse(*_, variables=None):
+            raise ValueError(message)
+
+        return pull(*_detached(sources[: len(cotangents)])), refuse
+
+    return run(*cotangents, *primals)
+
+
+def _kept(residuals, find_again):
+    """A function that gives the residuals where it is called, to be written in."""
+    if tf.executing_eagerly():
+        # Given away, or a buffer's first values would live beside the later ones.
+        kept = [residuals]
+        return lambda: kept.pop() if kept else find_again()
+    kept = tree.map_structure(_readable, residuals)
+    return lambda: tree.map_structure(lambda read: read(), kept)
+
+
+def _readable(residual):
+    """A function that gives a graph's residual in any graph: of a buffer a copy."""
     if not isinstance(residual, tf.TensorArray):
         return lambda: residual
-    graph = not tf.executing_eagerly() and tf.compat.v1.get_default_graph()
+    graph = tf.compat.v1.get_default_graph()
     size, stacked = residual.size(), residual.stack()
 
     def found():
         # A graph of its own, as a SavedModel's gradient, takes only tensors from here.
-        same = graph and tf.compat.v1.get_default_graph() is graph
+        same = tf.compat.v1.get_default_graph() is graph
         return residual if same else buffer(size, stacked[0]).unstack(stacked)
 
     return found
