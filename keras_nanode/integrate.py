@@ -108,7 +108,7 @@ def odeint(
         dy = call(weights, t, y, *tree.pack_sequence_as(args, filled))
         _check_slope(y, dy)
         # A loop's state keeps its dtype, whatever those of t and `args` promote to.
-        return tree.map_structure(lambda y, dy: ops.cast(dy, y.dtype), y, dy)
+        return tree.map_structure(_like, y, dy)
 
     method, params = solvers.get(solver), (weights, floats)
     steps = check_steps(method, steps)
@@ -276,6 +276,16 @@ def _outline(structure) -> str:
     return str(tree.map_structure(lambda x: type(x).__name__, structure))
 
 
+def _has_rank(x) -> bool:
+    """Not so in a graph of what TensorFlow's `numpy_function` gives."""
+    return getattr(x.shape, "rank", 0) is not None
+
+
+def _like(y, dy):
+    dy = ops.cast(dy, y.dtype)
+    return dy if _has_rank(dy) else ops.reshape(dy, ops.shape(y))
+
+
 def _check_slope(y: Structure, dy: Structure) -> None:
     try:
         tree.assert_same_structure(y, dy)
@@ -285,6 +295,8 @@ def _check_slope(y: Structure, dy: Structure) -> None:
             f"{_outline(y)}, dy/dt {_outline(dy)}"
         ) from None
     for value, slope in zip(tree.flatten(y), tree.flatten(dy), strict=True):
+        if not _has_rank(slope):
+            continue
         if tuple(value.shape) != tuple(slope.shape):
             raise ValueError(
                 "`func` must give dy/dt in the shape of y. Received: y with shape "
