@@ -160,13 +160,16 @@ def _slope(y, dy, source):
             f"Received: y with dtype={keras.backend.standardize_dtype(y.dtype)}, "
             f"dy/dt with dtype={dtype}"
         )
-    if not same_shape(y.shape, dy.shape):
+    has_rank = getattr(dy.shape, "rank", 0) is not None
+    if has_rank and not same_shape(y.shape, dy.shape):
         raise ValueError(
             f"{source} must give dy/dt in the shape of y. Received: y with shape "
             f"{tuple(y.shape)}, dy/dt with shape {tuple(dy.shape)}"
         )
     # A loop's state keeps its dtype, whatever those of t and `args` promote to.
-    return ops.cast(dy, y.dtype)
+    dy = ops.cast(dy, y.dtype)
+    # What TensorFlow's `numpy_function` gives in a graph has no rank.
+    return dy if has_rank else ops.reshape(dy, ops.shape(y))
 
 
 def same_shape(first, second) -> bool:

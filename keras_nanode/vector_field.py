@@ -230,8 +230,10 @@ def _within_piece(times, piece, breakpoints, dtype):
     if not breakpoints:
         return times
     edges = np.array(breakpoints, dtype)
-    first = np.append(np.array(-np.inf, dtype), edges)
-    last = np.nextafter(np.append(edges, np.array(np.inf, dtype)), first)
+    # Finite, since who looks for infinities would find these.
+    limits = np.finfo(dtype)
+    first = np.append(limits.min, edges)
+    last = np.nextafter(np.append(edges, limits.max), first)
     if planned:
         return np.clip(times, first[piece], last[piece])
     low, high = (ops.take(ops.convert_to_tensor(x), piece) for x in (first, last))

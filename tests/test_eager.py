@@ -23,6 +23,7 @@ LEAN = {
     "reversible": ("alf", 9),
 }
 STEPS = 64
+ADAPTIVE = Adaptive(1e-4, 1e-4)
 
 
 class Census:
@@ -131,7 +132,53 @@ def test_a_tape_in_the_vector_field_works_under_another():
         np.testing.assert_allclose(a, d, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", [lambda f: f, tf.function], ids=["eager", "graph"])
+in_both_modes = pytest.mark.parametrize(
+    "mode", [lambda f: f, tf.function], ids=["eager", "graph"]
+)
+
+
+@pytest.fixture
+def checked_numerics():
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+@in_both_modes
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
+@pytest.mark.usefixtures("checked_numerics")
+def test_a_search_for_nan_and_infinities_finds_none_of_ours(adjoint, mode):
+    """`tf.debugging.enable_check_numerics()`, of a basis with breakpoints."""
+    from keras_nanode import layers
+
+    ode = layers.BucketDenseODE(2, solver="bosh3", steps=ADAPTIVE, adjoint=adjoint)
+    x = tf.ones((2, 3))
+    ode.build(x.shape)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = ode(x)
+        return tape.gradient(y, x)
+
+    assert np.isfinite(mode(gradient)(x)).all()
+
+
+@in_both_modes
+@pytest.mark.parametrize("steps", [5, ADAPTIVE], ids=["fixed", "adaptive"])
+def test_a_vector_field_of_numpy(steps, mode):
+    """`tf.numpy_function`, which does not tell a graph its shape."""
+
+    def func(t, y):
+        return tf.numpy_function(np.negative, [y], y.dtype)
+
+    def f(y):
+        return odeint(func, y, [0.0, 1.0], solver="bosh3", steps=steps)[-1]
+
+    np.testing.assert_allclose(mode(f)(tf.ones((3,))), np.exp(-1), rtol=1e-3)
+
+
+@in_both_modes
 @pytest.mark.parametrize("adjoint", LEAN)
 def test_what_is_closed_over_learns_in_no_mode(adjoint, mode):
     y, w, scale = tf.ones((3,)), tf.constant(0.5), tf.constant(2.0)
@@ -156,7 +203,7 @@ def test_what_is_closed_over_learns_in_no_mode(adjoint, mode):
     assert mode(gradients)() > 0
 
 
-@pytest.mark.parametrize("mode", [lambda f: f, tf.function], ids=["eager", "graph"])
+@in_both_modes
 @pytest.mark.parametrize("adjoint", LEAN)
 def test_a_variable_that_is_closed_over_is_named(adjoint, mode):
     y, w = tf.ones((3,)), tf.Variable(0.5, name="rate")

@@ -156,6 +156,9 @@ PLACES = {
     another_direct_solve: around,
 }
 
+if BACKEND == "torch":
+    del PLACES[keras_vectorized_map]  # refused, see below
+
 # Where the lengths of steps cannot differ from row to row.
 NOT_ADAPTIVE = {}
 
@@ -270,3 +273,14 @@ def test_adaptive_gradients_are_the_same_in_every_place(place, solver):
     for adjoint in ("checkpoint", "backsolve", "direct"):
         for basis in KINDS:
             check(place, solver, basis, ADAPTIVE, adjoint)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others map custom gradients")
+def test_the_transforms_of_pytorch_take_direct_alone():
+    args = ("rk4", "trig", 3)
+    y, (f, params) = state(rows), solution(*args, "direct")
+    actual = gradients(keras_vectorized_map, f, y, params)
+    assert_close(actual, expected(rows, *args, "direct"), 1e-10)
+    f, _ = solution(*args, "checkpoint")
+    with pytest.raises(ValueError, match='torch.func.*`adjoint="direct"`'):
+        gradients(keras_vectorized_map, f, y, params)

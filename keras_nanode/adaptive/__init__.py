@@ -8,7 +8,7 @@ from keras_nanode.adaptive import bdf
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import integrals, march
-from keras_nanode.adaptive.record import outcome, record, spoil
+from keras_nanode.adaptive.record import nan_where, outcome, record, spoil
 
 __all__ = [
     "Adaptive",
@@ -18,6 +18,7 @@ __all__ = [
     "bdf",
     "integrals",
     "march",
+    "nan_where",
     "outcome",
     "record",
     "spoil",

@@ -128,6 +128,12 @@ def spoil(stacked: Structure, where) -> Structure:
     def leaf(x):
         rows = ops.reshape(where, (-1, *[1] * (len(x.shape) - 1)))
         # Multiplied, so that a cotangent that is passed on becomes NaN as well.
-        return x * ops.where(rows, ops.cast(float("nan"), x.dtype), ops.ones_like(x))
+        return x * nan_where(rows, x.dtype)
 
     return tree.map_structure(leaf, stacked)
+
+
+def nan_where(condition, dtype):
+    """NaN where it holds, else 1."""
+    # The root of -1, since who looks for NaN would find a constant.
+    return ops.cast(ops.where(condition, -1, 1), dtype) ** 0.5

@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.adaptive import Adaptive
+from keras_nanode.adaptive import Adaptive, nan_where
 from keras_nanode.solve import Steps, gather, row
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem
@@ -97,9 +97,7 @@ def zeros_like(structure: Structure) -> Structure:
 
 
 def nan_if(failed, gradients: Structure) -> Structure:
-    return tree.map_structure(
-        lambda g: ops.where(failed, ops.cast(float("nan"), g.dtype), g), gradients
-    )
+    return tree.map_structure(lambda g: g * nan_where(failed, g.dtype), gradients)
 
 
 def nan_if_failed(backward):

@@ -5,9 +5,9 @@ from keras import tree
 
 
 def vjp(f, *primals):
-    # Copies: in the gradient of a loop TensorFlow reads the forward pass's tensors
-    # from lists, and a tape that watches the tensors themselves sees no use of them.
-    primals = _detached(primals)
+    # In the gradient of a loop TensorFlow reads the forward pass's tensors from lists,
+    # and a tape that watched the tensors themselves would see no use of them.
+    primals = _apart(primals)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tree.flatten(primals))
         outputs = f(*primals)
@@ -32,10 +32,7 @@ def custom_vjp(forward, backward, message, *primals):
     @tf.custom_gradient
     def run(*flat_primals):
         nonlocal structure
-        given = tree.pack_sequence_as(primals, flat_primals)
-        if tf.executing_eagerly():
-            # Or a tape would keep all that is computed from them.
-            given = _detached(given)
+        given = _apart(tree.pack_sequence_as(primals, flat_primals))
         outputs, residuals = forward(*given)
         shape = structure = tree.map_structure(lambda _: 0, outputs)
         find = _kept(residuals, lambda: forward(*given)[1])
@@ -67,9 +64,12 @@ _CLOSED_OVER = (
 )
 
 
-def _detached(structure):
-    """The same values, of which no tape knows where they come from."""
-    return tree.map_structure(tf.stop_gradient, structure)
+def _apart(structure):
+    """Copies, from which in eager mode no tape that is there records anything: it would
+    keep all that is computed. A graph keeps nothing, and has to show where gradients
+    come from that may not be differentiated again."""
+    copy = tf.stop_gradient if tf.executing_eagerly() else tf.identity
+    return tree.map_structure(copy, structure)
 
 
 def _once(pull, message, cotangents, primals):
@@ -80,7 +80,7 @@ def _once(pull, message, cotangents, primals):
         def refuse(*_, variables=None):
             raise ValueError(message)
 
-        return pull(*_detached(sources[: len(cotangents)])), refuse
+        return pull(*_apart(sources[: len(cotangents)])), refuse
 
     return run(*cotangents, *primals)
 

@@ -72,7 +72,16 @@ def _own(x):
 def custom_vjp(forward, backward, message, *primals):
     structure: list = []
     shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
-    outputs = _CustomVJP.apply(forward, backward, message, shape, structure, *flat)
+    try:
+        outputs = _CustomVJP.apply(forward, backward, message, shape, structure, *flat)
+    except RuntimeError as error:
+        if "setup_context" not in str(error):
+            raise
+        raise ValueError(
+            "The transforms of `torch.func` (vmap, grad, ...) cannot take a function "
+            "with a gradient of its own. Solve for a whole batch at once and use "
+            '`torch.autograd`; or use a fixed number of steps and `adjoint="direct"`.'
+        ) from error
     return tree.pack_sequence_as(structure[0], outputs)
 
 
