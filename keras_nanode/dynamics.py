@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 from keras import ops, tree
 
-from keras_nanode import backend
+from keras_nanode import backend, checks
 from keras_nanode.bases import Basis
 from keras_nanode.pure import LayerFunction, PlainFunction, value_of
 from keras_nanode.vector_field import (
@@ -114,19 +114,37 @@ def _cast(x, dtype):
     return ops.cast(x, dtype) if keras.backend.is_float_dtype(x.dtype) else x
 
 
-def function_field(func: Callable, closes_over: bool) -> VectorField:
+def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorField:
     """`func(t, y, *args)` as a solver sees it, with parameters that it does not use.
 
     Args:
         func: The function.
+        num_args: How many arguments it takes beside t and y.
         closes_over: Whether it may read trainable variables that it is not given.
     """
+    _check_takes(func, num_args)
     plain = func if closes_over else PlainFunction(func)
 
     def run(t, y, theta, *args):
         return as_slope(y, plain(t, y, *args))
 
     return VectorField(backend.shielded(run))
+
+
+def _check_takes(func, num_args: int) -> None:
+    if not callable(func):
+        raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
+    try:
+        signature = inspect.signature(func)
+    except (TypeError, ValueError):  # of some functions that are not Python's
+        return
+    try:
+        signature.bind(*range(2 + num_args))
+    except TypeError as error:
+        raise ValueError(
+            f"`func` must take (t, y, *args), here with {num_args} entries of `args`: "
+            f"{error}. Received: func{signature}"
+        ) from None
 
 
 def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:

@@ -1,6 +1,5 @@
 """`odeint`, the functional entry, and `integrate`, which it shares with the layers."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -239,9 +238,9 @@ def _fixed_stats(solver: Solver, count: int, ends) -> dict:
 def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]:
     """`func` as a function of weights beside its arguments, and these weights."""
     if not isinstance(func, keras.Layer):
-        _check_takes(func, len(args))
         # The backend itself finds what is closed over.
-        return function_field(func, adjoint == adjoints.get("direct")), []
+        direct = adjoint == adjoints.get("direct")
+        return function_field(func, len(args), direct), []
     arrange = arrangement(func, len(args))
     if not func.built:
         inputs, others = arrange(ops.cast(times[0], time_dtype(y0)), y0, *args)
@@ -256,22 +255,6 @@ def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]
     if isinstance(field.weights, BasisWeights) and isinstance(times, np.ndarray):
         field.weights.basis.check_covers("t", times)
     return field, weights
-
-
-def _check_takes(func, num_args: int) -> None:
-    if not callable(func):
-        raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
-    try:
-        signature = inspect.signature(func)
-    except (TypeError, ValueError):  # of some functions that are not Python's
-        return
-    try:
-        signature.bind(*range(2 + num_args))
-    except TypeError as error:
-        raise ValueError(
-            f"`func` must take (t, y, *args), here with {num_args} entries of `args`: "
-            f"{error}. Received: func{signature}"
-        ) from None
 
 
 def _shapes(y0: Structure):

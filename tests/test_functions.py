@@ -185,7 +185,7 @@ def test_a_function_must_not_write_into_args():
         w *= 2
         return w * y
 
-    with pytest.raises(ValueError, match="must not write into its arguments.*Received"):
+    with pytest.raises(ValueError, match="must not write into `args`.*Received"):
         odeint(f, ops.ones(2), TIMES, (ops.ones(2),))
 
 

@@ -5,6 +5,11 @@ import contextlib
 import torch
 from keras import tree
 
+_WRITTEN = (
+    "`func` must not write into `args`: a solver evaluates it often. Compute a new "
+    "tensor, `w * 2` for `w.mul_(2)`. Received: an argument that a call has changed"
+)
+
 
 def vjp(f, *primals):
     with torch.enable_grad():
@@ -152,26 +157,17 @@ def require(holds, message):
 
 def shielded(f):
     def run(t, y, *others):
-        versions = [_version(x) for x in tree.flatten(others)]
+        versions = tree.map_structure(_version, others)
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
-        if versions != [_version(x) for x in tree.flatten(others)]:
-            raise ValueError(
-                "`func` must not write into its arguments, since a solver evaluates it "
-                "several times a step and again for the gradient. Compute a new tensor "
-                "instead: `w * 2` for `w.mul_(2)`. Received: an argument with another "
-                "value after the call than before"
-            )
-        return tree.map_structure(_settled, outputs)
+        require(versions == tree.map_structure(_version, others), _WRITTEN)
+        # What was written into once may be a buffer, and be written into again.
+        return tree.map_structure(lambda x: x.clone() if _version(x) else x, outputs)
 
     return run
 
 
 def _version(x):
-    """How often a tensor was written into, or None where PyTorch does not count."""
-    counted = isinstance(x, torch.Tensor) and not x.is_inference()
-    return x._version if counted and not torch.compiler.is_compiling() else None
-
-
-def _settled(x):
-    # What was written into once may be a buffer, and be written into again.
-    return x.clone() if isinstance(x, torch.Tensor) and _version(x) != 0 else x
+    """How often a tensor was written into; -1 where PyTorch does not count."""
+    if not isinstance(x, torch.Tensor):
+        return 0
+    return -1 if x.is_inference() or torch.compiler.is_compiling() else x._version
