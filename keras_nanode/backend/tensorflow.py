@@ -16,14 +16,14 @@ def vjp(f, *primals):
         gradients = tape.gradient(
             tree.flatten(outputs),
             tree.flatten(primals),
-            output_gradients=tree.flatten(_detached(cotangents)),
+            output_gradients=tree.flatten(cotangents),
             unconnected_gradients="zero",
         )
         # A gather's gradient comes as IndexedSlices.
         gradients = [tf.convert_to_tensor(g) for g in gradients]
-        return _detached(tree.pack_sequence_as(primals, gradients))
+        return tree.pack_sequence_as(primals, gradients)
 
-    return _detached(outputs), pullback
+    return outputs, pullback
 
 
 def custom_vjp(forward, backward, message, *primals):
