@@ -1,5 +1,6 @@
 """`odeint`, the functional entry, and `integrate`, which it shares with the layers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,11 +98,12 @@ def odeint(
     (0.3679, 0)
     """
     y0 = _as_y0(y0)
-    times = form.read(t, time_dtype(y0))
+    dtype = time_dtype(y0)
+    times = form.read(t, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
     steps = check_steps(method, steps)
     checks.boolean("return_stats", return_stats)
-    args = _as_args(args, time_dtype(y0))
+    args = _as_args(args, dtype)
     of, weights = _as_field(func, adjoint, times.given, y0, args)
     flat = tree.flatten(args)
     # Integers cannot be differentiated: they do not take the way through the adjoint.
@@ -122,13 +124,11 @@ def odeint(
     field = VectorField(func_of, of.weights, of.scale and scale)
     params = (weights, floats)
 
-    def slope(t, y, params):
-        return field.at(ops.cast(t, time_dtype(y0)), y, params)
-
     follows = times.is_tensor and not adjoint.follows_times
     start, arrived = y0, lambda y: y
     if follows:
-        start, arrived = form.follow(times, slope, y0, params, adjoint.refusal)
+        at = functools.partial(field.at, dtype=dtype)
+        start, arrived = form.follow(times, at, y0, params, adjoint.refusal)
     if times.moves:
         ends, stats = integrate(
             field,

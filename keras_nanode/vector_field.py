@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops, tree
 
@@ -255,10 +254,10 @@ class VectorField:
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
     scale: Callable[[Structure, Any], Structure] | None = None
 
-    def at(self, t, y: Structure, params: Structure) -> Structure:
-        """dy/dt at a time, of the parameters that theta is made of."""
-        weights, here = self.weights, ops.reshape(t, (1,))
-        dtype = keras.backend.standardize_dtype(t.dtype)
+    def at(self, t, y: Structure, params: Structure, dtype: str) -> Structure:
+        """dy/dt at a time, of the parameters that theta is made of; time has `dtype`."""
+        weights, t = self.weights, ops.cast(t, dtype)
+        here = ops.reshape(t, (1,))
         located = weights.locate(here, here, (0.0,), dtype)
         theta = weights.at(weights.prepare(params, located), 0)[0]
         return self.func(t, y, theta)
