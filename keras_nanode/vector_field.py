@@ -255,7 +255,7 @@ class VectorField:
     scale: Callable[[Structure, Any], Structure] | None = None
 
     def at(self, t, y: Structure, params: Structure, dtype: str) -> Structure:
-        """dy/dt at a time, of the parameters that theta is made of; time has `dtype`."""
+        """dy/dt at a time of the dtype, of the parameters that make theta."""
         weights, t = self.weights, ops.cast(t, dtype)
         here = ops.reshape(t, (1,))
         located = weights.locate(here, here, (0.0,), dtype)
