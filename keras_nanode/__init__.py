@@ -1,5 +1,17 @@
 """Keras layers for neural ODEs whose weights are learned functions of time."""
 
+try:
+    import keras as _keras  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in ("tensorflow", "jax", "torch"):
+        raise
+    raise ImportError(
+        f"Keras is set to run on {error.name}, which is not installed. Install it with "
+        f'`pip install "keras_nanode[{error.name}]"`, or set the environment variable '
+        'KERAS_BACKEND to "tensorflow", "jax" or "torch", whichever is. '
+        f"Received: no module {error.name!r}"
+    ) from error
+
 from keras_nanode import bases, callbacks, datasets, layers, metrics, models
 from keras_nanode.adaptive import Adaptive
 from keras_nanode.adjoints import Checkpoint

@@ -1,3 +1,4 @@
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -459,7 +460,8 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
                 "actions": np.zeros((4, 8, 2)),
             },
             True,
-            r"`actions` \(clips, frames, action_dim\).*'actions': \(\(4, 8, 2\)",
+            r"`actions` numbers, \(clips, frames, action_dim\).*"
+            r"'actions': \(\(4, 8, 2\)",
         ),
     ],
 )
@@ -468,3 +470,33 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, actions, message):
     np.savez(file, **content)
     with pytest.raises(ValueError, match=message):
         datasets.bair(file, num_frames=4, actions=actions)
+
+
+def test_a_broken_file_is_told_in_one_line(bair_file, tmp_path):
+    whole = bair_file.read_bytes()
+    middle = len(whole) // 2
+    broken = {
+        "empty": b"",
+        "cut": whole[:middle],
+        "turned": whole[:middle]
+        + bytes(b ^ 255 for b in whole[middle:][:99])
+        + whole[middle + 99 :],
+        "text": b"no archive at all",
+    }
+    for name, content in broken.items():
+        file = tmp_path / f"{name}.npz"
+        file.write_bytes(content)
+        message = rf"copied in part, write or copy it again. Received: '.*{name}.npz'$"
+        with pytest.raises(ValueError, match=message) as caught:
+            datasets.bair(file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_broken_stream_is_told(bair_dir, tmp_path):
+    shutil.copytree(bair_dir, tmp_path / "copy")
+    for file in (tmp_path / "copy").rglob("*tfrecord*"):
+        file.write_bytes(file.read_bytes()[:100])
+    message = r"If its files are broken, delete the folder `bair_robot_pushing_small`"
+    with pytest.raises(ValueError, match=message) as caught:
+        datasets.bair(tmp_path / "copy")
+    assert "\n" not in str(caught.value)

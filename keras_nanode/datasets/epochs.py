@@ -3,16 +3,15 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_nanode import checks
 
-# What `fit` takes: a `tf.data.Dataset`.
+# What `fit` takes: a `tf.data.Dataset` or `Epochs`.
 Batches = Any
 # From the numbers of an epoch and of a batch to its arrays.
 Make = Callable[[int, int], Any]
@@ -35,37 +34,73 @@ def batches(make: Make, length: int, epoch: int = 0) -> Batches:
         length: Positive integer, batches in an epoch.
         epoch: The first one.
     """
-    first = make(epoch, 0)
-    specs = [
-        tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-        for array in keras.tree.flatten(first)
-    ]
+    if keras.backend.backend() == "tensorflow":
+        from keras_nanode.datasets import pipelines
 
-    def flat(epoch, index):
-        return keras.tree.flatten(make(int(epoch), int(index)))
-
-    def batch(epoch, index):
-        types = [spec.dtype for spec in specs]
-        arrays = tf.numpy_function(flat, [epoch, index], types, stateful=False)
-        for array, spec in zip(arrays, specs, strict=True):
-            array.set_shape(spec.shape)
-        return keras.tree.pack_sequence_as(first, arrays)
-
-    def one_epoch(epoch):
-        indices = tf.data.Dataset.range(length)
-        return indices.map(lambda index: batch(epoch, index), tf.data.AUTOTUNE)
-
-    epochs = numbered(epoch).flat_map(one_epoch)
-    counted = epochs.apply(tf.data.experimental.assert_cardinality(length))
-    return counted.prefetch(tf.data.AUTOTUNE)
+        return pipelines.batches(make, length, epoch)
+    return Epochs(make, range(length), epoch)
 
 
-def numbered(epoch: int) -> tf.data.Dataset:
-    """One number: `epoch` in the first iteration, one more in each that follows."""
-    numbers = itertools.count(epoch)
-    return tf.data.Dataset.from_generator(
-        lambda: [next(numbers)], output_signature=tf.TensorSpec((), tf.int64)
-    )
+class Epochs(keras.utils.PyDataset):
+    """Batches for the other backends, with methods that `tf.data.Dataset` has too."""
+
+    def __init__(self, make: Make, indices: range, epoch: int):
+        super().__init__()
+        self._make, self._indices, self._epoch = make, indices, epoch
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> Any:
+        """A batch of the epoch that `fit` is in."""
+        self._ended = place == len(self) - 1
+        return self._make(self._epoch, self._indices[place])
+
+    def on_epoch_end(self) -> None:
+        # Keras also calls it before the first epoch, and after a look at one batch.
+        if self._ended:
+            self._epoch, self._ended = self._epoch + 1, False
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self._epoch
+        self._epoch += 1
+        return (self._make(epoch, index) for index in self._indices)
+
+    def take(self, count: int) -> "Epochs":
+        """The first `count` batches of each epoch."""
+        return Epochs(self._make, self._indices[:count], self._epoch)
+
+    def skip(self, count: int) -> "Epochs":
+        """The other batches of each epoch."""
+        return Epochs(self._make, self._indices[count:], self._epoch)
+
+    def repeat(self) -> "Endless":
+        """All epochs in a row, for `fit` with `steps_per_epoch`."""
+        return Endless(self._make, self._indices, self._epoch * len(self))
+
+
+class Endless(keras.utils.PyDataset):
+    """Epoch after epoch, without an end."""
+
+    def __init__(self, make: Make, indices: range, first: int):
+        super().__init__()
+        self._make, self._indices, self._first = make, indices, first
+
+    @property
+    def num_batches(self) -> None:
+        return None
+
+    def __getitem__(self, place: int) -> Any:
+        epoch, index = divmod(self._first + place, len(self._indices))
+        return self._make(epoch, self._indices[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, itertools.count())
+
+    def skip(self, count: int) -> "Endless":
+        """What follows after `count` batches."""
+        return Endless(self._make, self._indices, self._first + count)
 
 
 def places(index: int, count: int, batch_size: int) -> np.ndarray:

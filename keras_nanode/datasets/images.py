@@ -1,4 +1,4 @@
-"""Image classification datasets as `tf.data` pipelines."""
+"""Image classification datasets."""
 
 import math
 from collections.abc import Callable
@@ -18,10 +18,12 @@ Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 class ImageDataset(NamedTuple):
     """A training and a test set of images with their labels.
 
-    Both sets are batched and prefetched `tf.data.Dataset`s of `(images, labels)`.
-    Images are float32 in `[0, 1]` with shape `(batch, height, width, channels)`:
-    a model that wants them standardised should begin with
-    `keras.layers.Normalization`, so that a saved model takes raw pixels too.
+    Both sets give batches of `(images, labels)`: where Keras runs on TensorFlow they
+    are `tf.data.Dataset`s, elsewhere `keras.utils.PyDataset`s of the same NumPy arrays
+    that can be iterated over, with the methods `take`, `skip` and `repeat`. Images are
+    float32 in `[0, 1]` with shape `(batch, height, width, channels)`: a model that
+    wants them standardised should begin with `keras.layers.Normalization`, so that a
+    saved model takes raw pixels too.
     Labels are int32 with shape `(batch,)`, for a sparse loss. The last batch of an
     epoch may be smaller. The training set shuffles itself: `model.fit` with
     `shuffle=False` keeps Keras from warning about that.
@@ -31,9 +33,9 @@ class ImageDataset(NamedTuple):
     `model.fit(data.train_from(2), initial_epoch=2, epochs=5, shuffle=False)`.
 
     Attributes:
-        train: `tf.data.Dataset`, `train_from(0)`: each iteration is the next epoch,
+        train: Batches, `train_from(0)`: each iteration is the next epoch,
             shuffled and augmented anew.
-        test: `tf.data.Dataset`, in a fixed order and never augmented.
+        test: Batches, in a fixed order and never augmented.
         input_shape: Tuple of three integers, `(height, width, channels)`.
         classes: Integer, the number of classes.
         train_from: Function of a non-negative integer `epoch`, to the training set
@@ -113,7 +115,7 @@ def mnist(
         ValueError: If `batch_size` or `seed` is not such an integer, if a split
             does not exist, or if the data is neither in `data_dir` nor can be
             downloaded.
-        ImportError: If tensorflow-datasets is not installed.
+        ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
 
@@ -163,7 +165,7 @@ def cifar10(
         ValueError: If `batch_size` or `seed` is not such an integer, if a split
             does not exist, or if the data is neither in `data_dir` nor can be
             downloaded.
-        ImportError: If tensorflow-datasets is not installed.
+        ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
 
@@ -213,7 +215,7 @@ def cifar100(
         ValueError: If `batch_size` or `seed` is not such an integer, if a split
             does not exist, or if the data is neither in `data_dir` nor can be
             downloaded.
-        ImportError: If tensorflow-datasets is not installed.
+        ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
 

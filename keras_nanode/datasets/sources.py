@@ -1,18 +1,21 @@
 """Where images and videos come from: scikit-learn, TensorFlow Datasets, files."""
 
+import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
-import tensorflow as tf
 
 from keras_nanode.datasets.epochs import as_floats
 
+BAIR = "bair_robot_pushing_small"
 PathLike = str | os.PathLike[str]
 Clip = dict[str, Any]
+Pipeline = Any  # tf.data.Dataset, where TensorFlow may not be installed
 CONNECT_SECONDS = 5
 
 
@@ -54,7 +57,7 @@ DOWNLOADS = {
         "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         "*cifar-100-binary*.gz",
     ),
-    "bair_robot_pushing_small": Download(
+    BAIR: Download(
         "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar",
         "*bair_robot_pushing_dataset_v0*.tar",
     ),
@@ -82,28 +85,29 @@ def load_tfds(
     """Two splits of an image dataset of TFDS, downloaded if `data_dir` lacks it."""
     splits = [train_split, test_split]
     (train, test), info = read_tfds(name, data_dir, splits, as_supervised=True)
-    classes = info.features["label"].num_classes
-    return Source(_in_memory(train), _in_memory(test), classes)
+    with _told(name, data_dir, splits):
+        train, test = _in_memory(train), _in_memory(test)
+    return Source(train, test, info.features["label"].num_classes)
 
 
-def _in_memory(pairs: tf.data.Dataset) -> Examples:
+def _in_memory(pairs: Pipeline) -> Examples:
     batches = pairs.batch(1000).as_numpy_iterator()
     return Examples(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def load_tfds_clips(
     data_dir: PathLike | None, splits: tuple[str, str], actions: bool
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+) -> tuple[Pipeline, Pipeline]:
     """Clips of BAIR's `frames`, uint8, and `actions` if they are wanted."""
     names = {"frames": "image_aux1", **({"actions": "action"} if actions else {})}
+    _require("tensorflow", "tensorflow")
     decoding = _require("tensorflow_datasets").decode.PartialDecoding
-    (train, test), _ = read_tfds(
-        "bair_robot_pushing_small",
-        data_dir,
-        list(splits),
-        # The other camera's images would take as long to decode.
-        decoders=decoding(dict.fromkeys(names.values(), True)),
-    )
+    # The other camera's images would take as long to decode.
+    decoders = decoding(dict.fromkeys(names.values(), True))
+    (train, test), _ = read_tfds(BAIR, data_dir, list(splits), decoders=decoders)
+    with _told(BAIR, data_dir, list(splits)):
+        for clips in (train, test):
+            next(clips.take(1).as_numpy_iterator())
 
     def renamed(clip: Clip) -> Clip:
         return {name: clip[theirs] for name, theirs in names.items()}
@@ -127,22 +131,25 @@ def load_clips(file: PathLike, actions: bool) -> tuple[Clip, Clip]:
 
 def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with np.load(file) as archive:
+        with open(file, "rb") as opened, np.load(opened) as archive:
             arrays = {name: archive[name] for name in names}
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # of files, of zip archives, of zlib, of NumPy
         raise ValueError(
-            f"The file must be an .npz archive with the arrays {names} ({error}). "
-            f"Received: {str(file)!r}"
+            f"The file must be an .npz archive with the arrays {names} ({error}). If "
+            "it was written by a run that broke off, or copied in part, write or copy "
+            f"it again. Received: {str(file)!r}"
         ) from error
     video, actions = arrays["video"], arrays.get("actions")
     fits = actions is None or (
-        actions.ndim == 3 and actions.shape[:2] == video.shape[:2]
+        actions.ndim == 3
+        and actions.shape[:2] == video.shape[:2]
+        and actions.dtype.kind in "fiu"
     )
     if (video.ndim, video.dtype) != (5, np.uint8) or len(video) < 2 or not fits:
         shapes = {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
         raise ValueError(
             "`video` must be uint8 of shape (clips, frames, height, width, channels), "
-            "2 clips at least, and `actions` (clips, frames, action_dim). "
+            "2 clips at least, and `actions` numbers, (clips, frames, action_dim). "
             f"Received: {shapes} in {str(file)!r}"
         )
     return arrays
@@ -150,7 +157,7 @@ def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 def read_tfds(
     name: str, data_dir: PathLike | None, splits: list[str], **options
-) -> tuple[list[tf.data.Dataset], Any]:
+) -> tuple[list[Pipeline], Any]:
     """Splits to train and to test on, and TFDS's info; `options` are `tfds.load`'s."""
     try:
         return _read(name, data_dir, splits, options)
@@ -162,9 +169,10 @@ def read_tfds(
 
 def _read(
     name: str, data_dir: PathLike | None, splits: list[str], options: dict[str, Any]
-) -> tuple[list[tf.data.Dataset], Any]:
+) -> tuple[list[Pipeline], Any]:
+    _require("tensorflow", "tensorflow")
     tfds = _require("tensorflow_datasets")
-    try:
+    with _told(name, data_dir, splits):
         return tfds.load(
             name,
             split=splits,
@@ -173,13 +181,23 @@ def _read(
             download=False,
             **options,
         )
-    # AttributeError: what TFDS raises for a split that is no string.
-    except (ValueError, AttributeError) as error:
+
+
+@contextlib.contextmanager
+def _told(name: str, data_dir: PathLike | None, splits: list[str]) -> Iterator[None]:
+    """Turns what TFDS and TensorFlow raise for bad splits and files into words."""
+    try:
+        yield
+    except (AssertionError, ImportError):  # data that is not there; packages
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"`{name}` could not be read ({error}). `train_split` and `test_split` "
+            f"`{name}` could not be read ({reason}). `train_split` and `test_split` "
             'must be splits or slices of splits, such as "train" or "train[:40000]". '
-            f"Received: train_split={splits[0]!r}, test_split={splits[1]!r}, "
-            f"data_dir={data_dir!r}"
+            f"If its files are broken, delete the folder `{name}` in `data_dir`, to "
+            f"have it prepared again. Received: train_split={splits[0]!r}, "
+            f"test_split={splits[1]!r}, data_dir={data_dir!r}"
         ) from error
 
 
@@ -220,11 +238,11 @@ def _check_connection(url: str) -> None:
         ) from None
 
 
-def _require(module: str) -> ModuleType:
+def _require(module: str, extra: str = "examples") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"This dataset needs the optional package `{module.partition('.')[0]}`. "
-            'Install it with `pip install "keras_nanode[examples]"`.'
+            f"This dataset needs the optional package `{module.partition('.')[0]}`, on "
+            f'every backend. Install it with `pip install "keras_nanode[{extra}]"`.'
         ) from error

@@ -1,4 +1,4 @@
-"""Video datasets as `tf.data` pipelines."""
+"""Video datasets."""
 
 import math
 from collections.abc import Callable
@@ -23,21 +23,22 @@ from keras_nanode.datasets.sources import (
 class VideoDataset(NamedTuple):
     """A training and a test set of videos.
 
-    Both sets are batched and prefetched `tf.data.Dataset`s of float32 frames in
-    `[0, 1]` with shape `(batch, frames, height, width, channels)`, for
-    `model.fit(data.train)` without targets. With actions, an element is a dict of
-    `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`; action `t` leads
-    from frame `t` to the next. The last batch of an epoch may be smaller. The training
-    set shuffles itself: `model.fit` with `shuffle=False` keeps Keras from warning
-    about that.
+    Both sets give batches of float32 frames in `[0, 1]` with shape
+    `(batch, frames, height, width, channels)`, for `model.fit(data.train)` without
+    targets; as in `ImageDataset`, from `tf.data` or as a `PyDataset`. (Clips
+    that TFDS streams come from `tf.data` on every backend.) With actions, an element
+    is a dict of `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`;
+    action `t` leads from frame `t` to the next. The last batch of an epoch may be
+    smaller. The training set shuffles itself: `model.fit` with `shuffle=False` keeps
+    Keras from warning about that.
 
     What is seen in an epoch, and in which order, depends on the seed and its number
     alone, as in `ImageDataset`.
 
     Attributes:
-        train: `tf.data.Dataset`, `train_from(0)`: each iteration is the next epoch,
+        train: Batches, `train_from(0)`: each iteration is the next epoch,
             shuffled anew.
-        test: `tf.data.Dataset`, the same in every epoch and for every seed.
+        test: Batches, the same in every epoch and for every seed.
         frame_shape: Tuple of three integers, `(height, width, channels)`.
         train_from: Function of a non-negative integer `epoch`, to the training set
             whose first iteration is that epoch, counted from 0.
@@ -137,7 +138,7 @@ def moving_mnist(
     Raises:
         ValueError: If an argument is out of its range, if a split does not exist, or if
             the data is neither in `data_dir` nor can be downloaded.
-        ImportError: If tensorflow-datasets is not installed.
+        ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
 
@@ -195,7 +196,7 @@ def bair(
         ValueError: If an argument is out of its range, if clips have fewer frames than
             `num_frames`, if a split does not exist, or if the data is neither in
             `data_dir` nor can be downloaded, or not in that form in the file.
-        ImportError: If tensorflow-datasets is not installed.
+        ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
 
@@ -215,11 +216,13 @@ def bair(
         _check_no_splits(splits)
         train, test = load_clips(data_dir, actions)
         length, *frame_shape = train["frames"].shape[1:]
-        pieces = clips.from_arrays
+        pieces = clips.cut
     else:
         train, test = load_tfds_clips(data_dir, splits, actions)
+        from keras_nanode.datasets import streams
+
         length, *frame_shape = train.element_spec["frames"].shape
-        pieces = clips.from_streams
+        pieces = streams.cut
     if num_frames > length:
         raise ValueError(
             f"The clips have {length} frames, fewer than `num_frames`. "
