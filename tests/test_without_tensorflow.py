@@ -10,9 +10,8 @@ import pytest
 BLOCK = """
 import sys
 
+# A finder of everything but TensorFlow.
 class Others:
-    """A finder without TensorFlow."""
-
     def __init__(self, finder):
         self.finder = finder
 
@@ -32,8 +31,8 @@ from keras_nanode import backend, datasets, layers, models, odeint
 
 for name, (arguments, shape) in cases.LAYERS.items():
     layer = getattr(layers, name)(**arguments())
-    time = (0.5,) if name in ("TimeVarying", "TimeAppended") else ()
-    y = layer(cases.random(shape), *time)
+    time = {"t": 0.5} if name in ("TimeVarying", "TimeAppended") else {}
+    y = layer(cases.random(shape), **time)
     assert np.isfinite(keras.ops.convert_to_numpy(y)).all()
 
 (slope,) = cases.gradients(
