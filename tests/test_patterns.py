@@ -397,3 +397,15 @@ def test_only_saving_asks_for_what_a_file_can_hold(make, culprit, hold, argument
         "keras.saving.register_keras_serializable",
     ):
         hold(make()).get_config()
+
+
+def test_a_constant_start_of_a_built_layer_is_a_new_draw():
+    dense = keras.layers.Dense(3)
+    dense.build((None, 3))
+    starts = {}
+    for start in ("layer", "constant"):
+        varying = layers.TimeVarying(dense, bases.Bucket(2), start)
+        varying.build((None, 3))
+        starts[start] = numbers(varying.weights_at(0.7)[0])
+    np.testing.assert_allclose(starts["layer"], numbers(dense.kernel), atol=1e-6)
+    assert np.abs(starts["constant"] - starts["layer"]).max() > 0.1

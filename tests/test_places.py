@@ -5,6 +5,7 @@ some construct of Keras or of the backend, and what that amounts to.
 """
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -253,26 +254,34 @@ def test_gradients_are_the_same_in_every_place(place, solver, basis, steps, adjo
     check(place, solver, basis, steps, adjoint)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("place", PLACES, ids=by_name)
-def test_gradients_of_every_solver_are_the_same_in_every_place(place, solver):
-    for adjoint in ADJOINTS:
-        if adjoint != "reversible" or solver in REVERSIBLE:
-            for basis in KINDS:
-                check(place, solver, basis, 3, adjoint)
-            check(place, solver, "none", 1, adjoint)
+def turns(pairs, places, steps):
+    """Each solver with each adjoint once, and with them all bases and places in turn:
+    of all combinations, of which one takes a second, those in which every pair of a
+    solver and an adjoint occurs."""
+    for i, (solver, adjoint) in enumerate(pairs):
+        basis, place = KINDS[i % len(KINDS)], places[i % len(places)]
+        name = f"{place.__name__}-{solver}-{basis}-{adjoint}"
+        yield pytest.param(place, solver, basis, steps, adjoint, id=name)
+
+
+FIXED = [
+    (solver, adjoint)
+    for solver in SOLVERS
+    for adjoint in ADJOINTS
+    if adjoint != "reversible" or solver in REVERSIBLE
+]
+CHOSEN = list(itertools.product(PAIRS, ("checkpoint", "backsolve", "direct")))
+ANYWHERE = list(PLACES)
+CHOOSING = [place for place in PLACES if place not in NOT_ADAPTIVE]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", PAIRS)
-@pytest.mark.parametrize("place", PLACES, ids=by_name)
-def test_adaptive_gradients_are_the_same_in_every_place(place, solver):
-    if place in NOT_ADAPTIVE:
-        pytest.skip(NOT_ADAPTIVE[place])
-    for adjoint in ("checkpoint", "backsolve", "direct"):
-        for basis in KINDS:
-            check(place, solver, basis, ADAPTIVE, adjoint)
+@pytest.mark.parametrize(
+    ("place", "solver", "basis", "steps", "adjoint"),
+    [*turns(FIXED, ANYWHERE, 3), *turns(CHOSEN, CHOOSING, ADAPTIVE)],
+)
+def test_gradients_of_every_solver_and_adjoint(place, solver, basis, steps, adjoint):
+    check(place, solver, basis, steps, adjoint)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others map custom gradients")

@@ -38,6 +38,7 @@ class Held:
         self.layer = layer
         self.weights: list[keras.Variable] = []
         self.others: list[keras.Variable] = []
+        self.is_given = False
 
 
 def all_layers(layer: keras.Layer) -> list[keras.Layer]:

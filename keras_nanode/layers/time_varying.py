@@ -12,7 +12,7 @@ from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
 from keras_nanode.pure import LayerFunction, value_of
 
-_STARTS = ("constant", "independent")
+_STARTS = ("layer", "constant", "independent")
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -29,9 +29,11 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             of this layer later. If it is not built yet, it is built with this layer.
         basis: The functions of time z: a `keras_nanode.bases.Basis`, or one of the
             names in `keras_nanode.bases.ALL`.
-        start: How the coefficients start. `"constant"`: w(t) is at all times what the
+        start: How the coefficients start. `"layer"`: w(t) is at all times what the
             weight is in `layer`: a draw from its initializer, or what it has learned if
-            `layer` was built and trained before. `"independent"`: each alpha_k is a
+            `layer` was built and trained before, so that `ODE(TimeVarying(layer, ...))`
+            begins as `ODE(layer)`. `"constant"`: the same, but always a new draw.
+            `"independent"`: each alpha_k is a
             draw of its own, scaled so that w(t) keeps the initializer's variance (at
             every t where sum_k z_k(t)^2 is constant, on average over the domain
             elsewhere); weights whose initializer is not random start constant.
@@ -65,7 +67,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     nested = "layer"
 
-    def __init__(self, layer, basis, start="constant", **kwargs):
+    def __init__(self, layer, basis, start="layer", **kwargs):
         super().__init__(autocast=False, **kwargs)
         if start not in _STARTS:
             raise ValueError(
@@ -85,6 +87,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         return [name for name in super().__dir__() if name != "layer"]
 
     def build(self, input_shape):
+        # A layer that is built here has new draws.
+        self._held.is_given = self.layer.built
         self._pattern_output(input_shape)
         # Kept, for the pattern may be frozen later, or be part of another model.
         weights = list(self.layer.trainable_variables)
@@ -127,8 +131,11 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             z = _sample(self.basis)
             # The combination of basis functions that is nearest to 1 at all times.
             ones = np.linalg.lstsq(z, np.ones(len(z)), rcond=None)[0]
-            if self.start == "constant":
-                own = map(ops.convert_to_numpy, self._held.weights)
+            if self.start != "independent":
+                weights = self._held.weights
+                if self.start == "constant" and self._held.is_given:
+                    weights = built_copy(self.layer, input_shape).trainable_variables
+                own = map(ops.convert_to_numpy, weights)
                 return [np.multiply.outer(ones, w) for w in own]
             copies = [
                 built_copy(self.layer, input_shape, seed_offset=k)
