@@ -130,7 +130,7 @@ def test_a_file_holds_the_weights_of_a_model_and_no_more(name, tmp_path):
     model = wrapped(getattr(layers, name)(**arguments()), shape)
     model.save_weights(tmp_path / "model.weights.h5")
     assert arrays(tmp_path / "model.weights.h5") == sorted(
-        w.shape for w in model.weights
+        tuple(w.shape) for w in model.weights
     )
 
 
