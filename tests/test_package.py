@@ -6,6 +6,7 @@ import inspect
 import pathlib
 import re
 
+import keras
 import pytest
 
 import keras_nanode
@@ -116,16 +117,30 @@ def test_files_and_functions_stay_small(path):
             assert lines <= 60, node.name
 
 
-def test_the_readme_has_two_commands_and_the_first_code_runs():
+def test_the_readme_has_two_commands_and_its_first_code_is_short():
     assert len(re.findall(r"```bash\n", README)) == 2
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    assert len(code.splitlines()) <= 20
-    compile(code, "README.md", "exec")
+    assert len(quick_start().splitlines()) <= 20
+    compile(quick_start(), "README.md", "exec")
 
 
 @pytest.mark.slow
-def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("seed", range(3))
+def test_the_model_of_the_quick_start_reads_digits(seed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    exec(code, {})
+    keras.utils.set_random_seed(seed)
+    names = {}
+    exec(quick_start(), names)
     assert "accuracy" in capsys.readouterr().out
+    loaded = keras.models.load_model("digits.keras")
+    scores = loaded.evaluate(names["data"].test, return_dict=True, verbose=0)
+    assert scores["accuracy"] >= 0.9
+
+
+def test_the_quick_start_is_a_file_too():
+    file = ROOT.parent / "examples" / "digits.py"
+    assert file.read_text().endswith(quick_start())
+
+
+def quick_start() -> str:
+    """The README's first code."""
+    return re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
