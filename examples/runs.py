@@ -1,21 +1,19 @@
-"""What training runs share: processes of their own, resuming, histories.
+"""What training runs share: options, a folder, processes of their own, a table.
 
 Import it before anything that imports TensorFlow.
 """
 
 import argparse
 import contextlib
-import csv
+import errno
+import fcntl
 import json
-import math
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,18 +37,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with silenced():
     import absl.logging
     import keras
-    import tensorflow as tf
+    import tensorflow as tf  # noqa: F401
 
 # The options that may differ from one run to the next in the same folder.
 FREE = ("block", "workers", "data_dir", "output")
 # The backends on which Keras writes a SavedModel.
 EXPORTING = ("tensorflow", "jax")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # What trains a block, and writes its folder, `results.json` last.
 Train = Callable[[str, argparse.Namespace], None]
 # What has it done, in one or more processes.
 Start = Callable[[str, argparse.Namespace, Train], None]
 Results = dict[str, dict[str, Any]]
+# What tells and pictures what was trained.
+Report = Callable[[Results, argparse.Namespace], None]
 
 
 # The command line
@@ -114,20 +115,89 @@ def check_folder(options: argparse.Namespace) -> None:
         )
 
 
+def lock(folder: Path, wait: bool = False) -> None:
+    """Keeps other runs out of a folder until this process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Never closed: the lock is the system's, and is gone when the process is.
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise ValueError(
+            f"{folder} is in use by another run. Wait for its end, or choose another "
+            "--output."
+        ) from None
+
+
 def make_folder(block: str, options: argparse.Namespace) -> Path:
     """The folder of a block, in that of the run with its options."""
     folder = options.output / block
-    folder.mkdir(parents=True, exist_ok=True)
-    (options.output / "options.json").write_text(json.dumps(settings(options)))
+    # A run that was killed has left a process that is about to see it and to end.
+    lock(folder, wait=True)
+    write(options.output / "options.json", json.dumps(settings(options)))
     return folder
 
 
 def finish_folder(folder: Path, results: dict[str, Any]) -> None:
-    (folder / "results.json").write_text(json.dumps(results))
-    shutil.rmtree(folder / "backup")
+    write(folder / "results.json", json.dumps(results))
+    (folder / "backup.npz").unlink()
+
+
+def write(file: Path, text: str) -> None:
+    with replacing(file) as unfinished:
+        unfinished.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A file that takes the place of `file` when it is complete, and not before."""
+    unfinished = file.with_name(f"unfinished-{file.name}")
+    yield unfinished
+    unfinished.replace(file)
 
 
 # Processes
+
+
+def run(
+    train: Train,
+    report: Report,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    start: Start | None = None,
+) -> None:
+    """Trains what was not trained before, and reports all of it."""
+    # What this process prints shall not overtake what its children print.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    start = start or train_in_own_process
+    try:
+        with told_when_full():
+            take_folder(options, parser)
+            results = {b: result(b, options, train, start) for b in options.block}
+            report(results, options)
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
+
+
+def take_folder(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    try:
+        lock(options.output)
+        check_folder(options)
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def result(
+    block: str, options: argparse.Namespace, train: Train, start: Start
+) -> dict[str, Any]:
+    file = options.output / block / "results.json"
+    if file.exists():
+        print(f"\n{block}: was finished before, not trained again")
+    else:
+        print(f"\n{block}")
+        start(block, options, train)
+    return json.loads(file.read_text())
 
 
 def train_in_own_process(block: str, options: argparse.Namespace, train: Train) -> None:
@@ -147,42 +217,14 @@ def train_in_own_process(block: str, options: argparse.Namespace, train: Train) 
         sys.exit(process.exitcode)
 
 
-def all_results(
-    train: Train,
-    parser: argparse.ArgumentParser,
-    options: argparse.Namespace,
-    start: Start = train_in_own_process,
-) -> Results:
-    """What training each block gave, now or in an earlier run."""
-    # What this process prints shall not overtake what its children print.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    try:
-        check_folder(options)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        return {b: result(b, options, train, start) for b in options.block}
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command resumes after the last full epoch.")
-
-
-def result(
-    block: str, options: argparse.Namespace, train: Train, start: Start
-) -> dict[str, Any]:
-    file = options.output / block / "results.json"
-    if file.exists():
-        print(f"\n{block}: was finished before, not trained again")
-    else:
-        print(f"\n{block}")
-        start(block, options, train)
-    return json.loads(file.read_text())
-
-
 def train_as_child(block: str, options: argparse.Namespace, train: Train) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent handles it
     threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     absl.logging.set_verbosity("error")
-    train(block, options)
+    with told_when_full():
+        train(block, options)
 
 
 def end_with_parent() -> None:
@@ -193,6 +235,22 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
+@contextlib.contextmanager
+def told_when_full() -> Iterator[None]:
+    """Ends the process with a line, in place of a traceback, when a disk is full."""
+    try:
+        yield
+    except Exception as error:
+        # Libraries raise errors of their own, but none without the system's words.
+        words = {os.strerror(number) for number in FULL}
+        if getattr(error, "errno", 0) in FULL or any(w in str(error) for w in words):
+            fail(
+                f"A file could not be written, the disk is full ({error}). Free some "
+                "space; the same command then resumes after the last full epoch."
+            )
+        raise
+
+
 def fail(message: object, code: int = 1) -> NoReturn:
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(code)
@@ -201,101 +259,6 @@ def fail(message: object, code: int = 1) -> NoReturn:
 def peak_megabytes() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-# Training
-
-
-class History(keras.callbacks.Callback):
-    """Writes each epoch to a CSV file and measures its seconds.
-
-    Unlike `keras.callbacks.CSVLogger`, it replaces the row of an epoch that is trained
-    again because the run was interrupted before its backup was written.
-    """
-
-    def __init__(self, file: Path):
-        super().__init__()
-        self.file = file
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begin = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self.begin)
-        header = ",".join(["epoch", *logs])
-        lines = self.file.read_text().splitlines() if epoch else [header]
-        row = ",".join(map(str, [epoch + 1, *logs.values()]))
-        unfinished = self.file.with_suffix(".tmp")
-        unfinished.write_text("\n".join([*lines[: epoch + 1], row, ""]))
-        unfinished.replace(self.file)
-
-
-class Backup(keras.callbacks.BackupAndRestore):
-    """Takes the backup before the last if the run was killed while it wrote the last.
-
-    Keras does so on an OSError alone, which is not all that half a file can raise.
-    """
-
-    def __init__(self, folder: Path):
-        # It stays until all that follows `fit` is written too.
-        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
-
-    def on_train_begin(self, logs=None):
-        try:
-            super().on_train_begin(logs)
-        except (OSError, RuntimeError, LookupError, ValueError):
-            folder = Path(self.backup_dir)
-            for broken in {*folder.iterdir()} - {*folder.glob("*.bkp")}:
-                broken.unlink()
-            for earlier in folder.glob("*.bkp"):
-                earlier.rename(earlier.with_suffix(""))
-            super().on_train_begin(logs)
-
-
-def fit(
-    model: keras.Model,
-    train: tf.data.Dataset,
-    test: tf.data.Dataset,
-    folder: Path,
-    **options,
-) -> list[float]:
-    """Trains what is left to train and returns the seconds of each epoch."""
-    history = History(folder / "history.csv")
-    nan = keras.callbacks.TerminateOnNaN()
-    model.fit(
-        train,
-        validation_data=test,
-        shuffle=False,  # the dataset shuffles itself
-        callbacks=[history, nan, Backup(folder / "backup")],
-        verbose=1 if sys.stdout.isatty() else 2,
-        **options,
-    )
-    return history.seconds
-
-
-def mean_after_first(seconds: list[float]) -> float | None:
-    """The mean seconds of an epoch without the first, which compiles."""
-    return sum(seconds[1:]) / len(seconds[1:]) if seconds[1:] else None
-
-
-def read_history(file: Path) -> list[dict[str, float]]:
-    with file.open(newline="") as lines:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(lines)
-        ]
-
-
-def check_finite(block: str, test_loss: float, folder: Path, advice: str) -> None:
-    rows = read_history(folder / "history.csv")
-    if math.isfinite(test_loss) and all(math.isfinite(row["loss"]) for row in rows):
-        return
-    shutil.rmtree(folder / "backup")
-    fail(
-        f"The training of {block} ended in NaN in epoch {len(rows)}. No model was "
-        f"saved; the losses are in {folder / 'history.csv'}. {advice}"
-    )
 
 
 # The table

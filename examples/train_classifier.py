@@ -7,15 +7,17 @@ Usage:
     python examples/train_classifier.py --dataset cifar10 --data-dir ~/tfds \\
         --steps 20 --solver midpoint --mixed-precision --output runs/cifar10
 
-Without arguments: weights that are trigonometric functions of time against constant
-weights, on scikit-learn's digits, without a download. Each block is trained in a
-process of its own, so that its peak memory is its own. The output folder gets two
-pictures and, for each block, a folder with the model (`model.keras`), a SavedModel for
-TensorFlow without Keras, the history of the training and a few weights over time.
+Without arguments: on scikit-learn's digits, without a download, weights that are
+trigonometric functions of time (trig) against constant ones (auto), constant ones in a
+block so wide that it has as many (wide_auto), and the residual network with a block in
+place of each step (uncon_resnet). Each is trained in a process of its own, so that its
+peak memory is its own. The output folder gets two pictures and, for each block, a
+folder with the model (`model.keras`), a SavedModel for TensorFlow without Keras, the
+history of the training and a few weights over time.
 
 The test set is the validation data of `fit`; no epoch is selected by it. The same
-command after an interruption resumes after the last full epoch, and does not train
-again what was finished.
+command after an interruption resumes after the last full epoch, with the same batches,
+so that it ends with the same weights. It does not train again what was finished.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from typing import NamedTuple
 import runs  # before what imports TensorFlow
 
 # isort: split
+import fitting
 import keras
 import numpy as np
 import tensorflow as tf
@@ -41,19 +44,22 @@ from keras_nanode import bases, datasets, layers, models
 class Recipe(NamedTuple):
     """What suits a dataset; an option of the same name has precedence."""
 
+    order: int
     filters: int
-    stem_strides: int
     epochs: int
     batch_size: int
     learning_rate: float
 
 
 RECIPES = {
-    "digits": Recipe(32, 1, 15, 32, 2e-3),
-    "mnist": Recipe(64, 2, 10, 128, 1e-3),
-    "cifar10": Recipe(256, 2, 30, 128, 1e-3),
-    "cifar100": Recipe(256, 2, 30, 128, 1e-3),
+    "digits": Recipe(3, 32, 15, 32, 1e-2),
+    "mnist": Recipe(10, 64, 10, 128, 1e-3),
+    "cifar10": Recipe(10, 256, 30, 128, 1e-3),
+    "cifar100": Recipe(10, 256, 30, 128, 1e-3),
 }
+# The blocks of the library, and one of constant weights as many as those of trig.
+WIDE = "wide_auto"
+BLOCKS = (*models.BLOCKS, WIDE)
 BASES: dict[str, Callable[[int], bases.Basis]] = {
     "trig": bases.Trigonometric,
     "bucket": bases.Bucket,
@@ -61,7 +67,7 @@ BASES: dict[str, Callable[[int], bases.Basis]] = {
 }
 SOLVERS = ("euler", "midpoint", "heun", "ralston", "rk4")
 ADJOINTS = ("checkpoint", "backsolve", "direct")
-SEED = 0
+STEM_STRIDES = 2
 
 # How far the logits of a SavedModel may be from those of the model, as a part of the
 # largest logit (or of 1): for logits up to 10, that is 1e-4 at most in float32. The two
@@ -93,6 +99,7 @@ COLUMNS = {
 COLORS = {
     "trig": "#0072B2",
     "auto": "#D55E00",
+    "wide_auto": "#8C510A",
     "poly": "#009E73",
     "bucket": "#CC79A7",
     "app": "#E69F00",
@@ -108,7 +115,7 @@ def main() -> None:
     parser = argument_parser()
     options = parser.parse_args()
     options = runs.completed(options, RECIPES[options.dataset]._asdict())
-    report(runs.all_results(train, parser, options), options)
+    runs.run(train, report, parser, options)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -117,19 +124,26 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", choices=RECIPES, default="digits", help="default: digits")
+    add(
+        "--seed",
+        type=runs.count_from(0),
+        default=0,
+        help="of the first weights and the order of the images; default: 0",
+    )
     add("--data-dir", type=Path, help="folder of TFDS datasets; digits needs none")
     add(
         "--block",
         nargs="+",
-        choices=models.BLOCKS,
-        default=["trig", "auto"],
-        help="what to train, one after the other; default: trig auto",
+        choices=BLOCKS,
+        default=["trig", "auto", WIDE, "uncon_resnet"],
+        help="what to train, one after the other; default: trig auto wide_auto "
+        "uncon_resnet",
     )
     add(
         "--order",
         type=runs.count_from(0),
-        default=10,
-        help="harmonics of trig, buckets of bucket, degree of poly; default: 10",
+        help="harmonics of trig, buckets of bucket, degree of poly; default: 3 for "
+        "digits, 10 for others",
     )
     add(
         "--steps",
@@ -160,7 +174,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def train(block: str, options: argparse.Namespace) -> None:
     """Trains one block and writes its folder, `results.json` last."""
-    keras.utils.set_random_seed(SEED)
+    keras.utils.set_random_seed(options.seed)
     if options.mixed_precision:
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         keras.config.set_dtype_policy("mixed_float16" if has_gpu else "mixed_bfloat16")
@@ -171,14 +185,14 @@ def train(block: str, options: argparse.Namespace) -> None:
         runs.fail(error, code=2)
     folder = runs.make_folder(block, options)
 
-    seconds = runs.fit(model, data.train, data.test, folder, epochs=options.epochs)
+    seconds = fitting.fit(model, data.train_from, data.test, folder, options.epochs)
     scores = model.evaluate(data.test, return_dict=True, verbose=0)
-    runs.check_finite(block, scores["loss"], folder, ADVICE)
+    fitting.check_finite(block, scores["loss"], folder, ADVICE)
     results = {
         "test accuracy": scores["accuracy"],
         "test loss": scores["loss"],
         "parameters": model.count_params(),
-        "s/epoch": runs.mean_after_first(seconds),
+        "s/epoch": fitting.mean_after_first(seconds),
         "peak MB": runs.peak_megabytes(),
     }
     model.save(folder / "model.keras")
@@ -188,26 +202,24 @@ def train(block: str, options: argparse.Namespace) -> None:
 
 
 def load(options: argparse.Namespace) -> datasets.ImageDataset:
+    sizes = {"batch_size": options.batch_size, "seed": options.seed}
     if options.dataset == "digits":
-        return datasets.digits(options.batch_size)
-    return getattr(datasets, options.dataset)(options.data_dir, options.batch_size)
+        return datasets.digits(**sizes)
+    return getattr(datasets, options.dataset)(options.data_dir, **sizes)
 
 
 def build(
     block: str, options: argparse.Namespace, data: datasets.ImageDataset
 ) -> keras.Model:
-    model = models.classifier(
-        data.input_shape,
-        data.classes,
-        block,
-        BASES[block](options.order) if block in BASES else None,
-        options.steps,
-        options.filters,
-        max(1, options.filters // 4),
-        stem_strides=options.stem_strides,
-        solver=options.solver,
-        adjoint=options.adjoint,
-    )
+    width = max(1, options.filters // 4)
+    if block == WIDE:
+        network = as_large_as(network_of("trig", width, options, data), options, data)
+    else:
+        network = network_of(block, width, options, data)
+    images = keras.Input(data.input_shape)
+    # From [0, 1] to [-2, 2]: about mean 0 and variance 1.
+    scaled = keras.layers.Rescaling(4.0, offset=-2.0)(images)
+    model = keras.Model(images, network(scaled), name=block)
     rate = keras.optimizers.schedules.CosineDecay(
         options.learning_rate, options.epochs * len(data.train)
     )
@@ -217,6 +229,39 @@ def build(
         metrics=["accuracy"],
     )
     return model
+
+
+def network_of(
+    block: str, width: int, options: argparse.Namespace, data: datasets.ImageDataset
+) -> keras.Model:
+    """The classifier with a block whose bottleneck is `width` channels wide."""
+    return models.classifier(
+        data.input_shape,
+        data.classes,
+        block,
+        BASES[block](options.order) if block in BASES else None,
+        options.steps,
+        options.filters,
+        width,
+        stem_strides=STEM_STRIDES,
+        solver=options.solver,
+        adjoint=options.adjoint,
+    )
+
+
+def as_large_as(
+    other: keras.Model, options: argparse.Namespace, data: datasets.ImageDataset
+) -> keras.Model:
+    """A classifier with constant weights, as nearly as many as the other's."""
+
+    def size(width: int) -> int:
+        return network_of("auto", width, options, data).count_params()
+
+    # A polynomial of degree 2 in the width, because of the convolution in the middle.
+    widths = (1, 2, 3)
+    square, line, rest = np.polyfit(widths, [size(width) for width in widths], 2)
+    width = round(max(np.roots([square, line, rest - other.count_params()]).real))
+    return network_of("auto", width, options, data)
 
 
 def export(model: keras.Model, test: tf.data.Dataset, folder: Path) -> None:
@@ -248,7 +293,8 @@ def weights_over_time(model: keras.Model) -> np.ndarray:
     The weights are from its 3x3 convolution, from the one that varies the least to the
     one that varies the most.
     """
-    kernels = kernel_over_time(model.get_layer("flow_0")).reshape(len(TIMES), -1)
+    flow = model.layers[-1].get_layer("flow_0")
+    kernels = kernel_over_time(flow).reshape(len(TIMES), -1)
     by_variation = np.argsort(np.ptp(kernels, axis=0), kind="stable")
     chosen = np.linspace(0, len(by_variation) - 1, len(RANKS)).round().astype(int)
     return np.column_stack([TIMES, kernels[:, by_variation[chosen]]])
@@ -291,7 +337,7 @@ def training_picture(options: argparse.Namespace) -> Figure:
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     panels = dict(zip(("accuracy", "loss"), figure.subplots(1, 2), strict=True))
     for block in options.block:
-        rows = runs.read_history(options.output / block / "history.csv")
+        rows = fitting.read_history(options.output / block / "history.csv")
         epochs = [row["epoch"] for row in rows]
         for metric, axes in panels.items():
             for prefix, style in (("", "--"), ("val_", "-")):
@@ -315,7 +361,7 @@ def training_picture(options: argparse.Namespace) -> Figure:
 
 
 def weights_picture(options: argparse.Namespace) -> Figure:
-    columns = min(len(options.block), 3)
+    columns = math.ceil(math.sqrt(len(options.block)))
     rows = math.ceil(len(options.block) / columns)
     figure = Figure(figsize=(2 + 3.6 * columns, 0.9 + 3 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -39,6 +39,7 @@ from pathlib import Path
 import runs  # before what imports TensorFlow
 
 # isort: split
+import fitting
 import keras
 import numpy as np
 import tensorflow as tf
@@ -70,7 +71,7 @@ def main() -> None:
         train(block_of(count), options)
         return
     options.block = [block_of(count) for count in dict.fromkeys(options.workers)]
-    report(runs.all_results(train, parser, options, start_workers), options)
+    runs.run(train, report, parser, options, start_workers)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -163,8 +164,10 @@ def train(block: str, options: argparse.Namespace) -> None:
     callbacks: list[keras.callbacks.Callback] = []
     if is_chief:
         folder = runs.make_folder(block, options)
-        history = runs.History(folder / "history.csv")
-        callbacks = [history, runs.Backup(folder / "backup")]
+        history = fitting.History(folder / "history.csv")
+        backup = fitting.Backup(folder / "backup.npz")
+        backup.restore(model)
+        callbacks = [history, backup, fitting.Outlook()]
     fit(model, strategy, options, callbacks, is_chief)
     if is_chief:
         finish(model, folder, history.seconds, options)
@@ -212,14 +215,15 @@ def fit(
     def step(batch):
         strategy.run(model.train_step, args=(batch,))
 
-    calls.on_train_begin()  # restores the last backup
-    share(model, strategy)
+    share(model, strategy)  # what worker 0 has from its last backup
+    calls.on_train_begin()
     done = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
     for epoch in range(done, options.epochs):
         model.reset_metrics()
         calls.on_epoch_begin(epoch)
-        for batch in batches(epoch, strategy, options):
+        for index, batch in enumerate(batches(epoch, strategy, options)):
             step(batch)
+            calls.on_train_batch_end(index)
         logs = {name: float(x) for name, x in model.get_metrics_result().items()}
         calls.on_epoch_end(epoch, logs)
         if not math.isfinite(logs["loss"]):
@@ -237,7 +241,7 @@ def share(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
         # One by one, for a sum of many has to be of one dtype.
         return [context.all_reduce("SUM", value) for value in mine]
 
-    variables = model.weights + model.optimizer.variables
+    variables = fitting.variables(model)
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     shared = tf.function(lambda: strategy.run(from_first, args=(values,)))
     for variable, value in zip(variables, shared(), strict=True):
@@ -249,8 +253,8 @@ def batches(
 ) -> tf.distribute.DistributedDataset:
     """The worker's share of each full batch: in an order that the epoch alone decides,
     so that it is the same for all workers, and after a new start."""
-    data = datasets.digits(options.batch_size, seed=epoch).train
-    full = data.take(TRAINING_IMAGES // options.batch_size)
+    data = datasets.digits(options.batch_size)
+    full = data.train_from(epoch).take(TRAINING_IMAGES // options.batch_size)
     sharding = tf.data.Options()
     by_image = tf.data.experimental.AutoShardPolicy.DATA
     sharding.experimental_distribute.auto_shard_policy = by_image
@@ -267,12 +271,12 @@ def finish(
     alone = keras.models.load_model(file)
     test = datasets.digits(options.batch_size).test
     scores = alone.evaluate(test, return_dict=True, verbose=0)
-    runs.check_finite(folder.name, scores["loss"], folder, ADVICE)
+    fitting.check_finite(folder.name, scores["loss"], folder, ADVICE)
     results = {
         "test accuracy": scores["accuracy"],
         "test loss": scores["loss"],
         "parameters": model.count_params(),
-        "s/epoch": runs.mean_after_first(seconds),
+        "s/epoch": fitting.mean_after_first(seconds),
     }
     runs.finish_folder(folder, results)
     accuracy = f"{scores['accuracy']:.1%} of the test images are recognised"

@@ -18,11 +18,14 @@ history of the training.
 
 A file of clips is one that `datasets.bair` reads. The test videos are the validation
 data of `fit`; no epoch is selected by them. The same command after an interruption
-resumes after the last full epoch, and does not train again what was finished.
+resumes after the last full epoch, with the same batches and random numbers, so that it
+ends with the same weights. It does not train again what was finished.
 """
 
 import argparse
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +33,7 @@ import film
 import runs  # before what imports TensorFlow
 
 # isort: split
+import fitting
 import keras
 import numpy as np
 import tensorflow as tf
@@ -64,7 +68,8 @@ CONTEXT_FRAMES = 2
 NUM_FRAMES = 10  # to predict
 # Small enough for two cores to learn in minutes where a digit goes.
 SMALL: dict[str, Any] = {"num_digits": 1, "frame_size": 32, "digit_size": 14}
-SEED = 0
+# Of the noise that the test videos are predicted with.
+NOISE_SEED = 0
 
 TEST_VIDEOS = 64
 SAMPLES = 5  # of each of them
@@ -94,7 +99,7 @@ def main() -> None:
     parser = argument_parser()
     options = parser.parse_args()
     options = runs.completed(options, RECIPES[recipe_of(options.dataset)]._asdict())
-    report(runs.all_results(train, parser, options), options)
+    runs.run(train, report, parser, options)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -108,6 +113,12 @@ def argument_parser() -> argparse.ArgumentParser:
         default="moving_digits",
         metavar="{moving_digits,moving_mnist,bair,FILE.npz}",
         help="default: moving_digits",
+    )
+    add(
+        "--seed",
+        type=runs.count_from(0),
+        default=0,
+        help="of the first weights, the noise and the order of videos; default: 0",
     )
     add("--data-dir", type=Path, help="folder of TFDS datasets, for moving_mnist, bair")
     add(
@@ -158,18 +169,19 @@ def recipe_of(name: str) -> str:
 
 def train(block: str, options: argparse.Namespace) -> None:
     """Trains one block and writes its folder, `results.json` last."""
-    keras.utils.set_random_seed(SEED)
+    keras.utils.set_random_seed(options.seed)
     try:
         data = load(options)
         model = build(block, options, data)
     except (ImportError, ValueError) as error:
         runs.fail(error, code=2)
     folder = runs.make_folder(block, options)
-    epoch = {"epochs": options.epochs, "steps_per_epoch": options.epoch_steps}
-    seconds = runs.fit(model, data.train.repeat(), data.test, folder, **epoch)
+    batches = partial(epochs_from, data, options.epoch_steps)
+    seconds = fitting.fit(model, batches, data.test, folder, options.epochs)
+    print(f"Predicting {TEST_VIDEOS} test videos, {SAMPLES} times each.")
     scores = model.evaluate(data.test, return_dict=True, verbose=0)
-    runs.check_finite(block, scores["loss"], folder, ADVICE)
-    epoch_seconds = runs.mean_after_first(seconds)
+    fitting.check_finite(block, scores["loss"], folder, ADVICE)
+    epoch_seconds = fitting.mean_after_first(seconds)
     results = {
         "loss": scores["loss"],
         "MSE": scores["mse"],
@@ -183,9 +195,16 @@ def train(block: str, options: argparse.Namespace) -> None:
     runs.finish_folder(folder, results)
 
 
+def epochs_from(data: datasets.VideoDataset, steps: int, epoch: int) -> tf.data.Dataset:
+    """Epochs of `steps` batches: a pass through the data, or as many as it takes."""
+    passes = math.ceil(steps / len(data.train))
+    return data.train_from(epoch * passes).repeat(passes).take(steps)
+
+
 def load(options: argparse.Namespace) -> datasets.VideoDataset:
     frames = CONTEXT_FRAMES + NUM_FRAMES
     sizes = {"batch_size": options.batch_size, "num_frames": frames}
+    sizes["seed"] = options.seed
     if options.dataset == "moving_digits":
         data = datasets.moving_digits(**sizes, **SMALL)
     elif options.dataset == "moving_mnist":
@@ -211,7 +230,7 @@ def build(
         latent_dim=options.latent_dim,
         rnn_units=options.rnn_units,
         normalization="batch",
-        seed=SEED,
+        seed=options.seed,
     )
     rate = keras.optimizers.schedules.CosineDecay(
         options.learning_rate, options.epochs * options.epoch_steps
@@ -231,7 +250,7 @@ def predict(
     context, truth = np.split(videos, [CONTEXT_FRAMES], axis=1)
     generator = models.VideoGenerator(model, NUM_FRAMES, SAMPLES)
     size = (len(videos), SAMPLES, NUM_FRAMES, model.latent_dim)
-    noise = np.random.default_rng(SEED).standard_normal(size).astype("float32")
+    noise = np.random.default_rng(NOISE_SEED).standard_normal(size).astype("float32")
     inputs = {"context": context, "noise": noise}
     samples = generator.predict(inputs, batch_size=batch_size, verbose=0)
     scores = {name: metrics.best_of(metric, truth, samples) for name, metric in METRICS}

@@ -93,4 +93,4 @@ def test_nothing_is_lost_when_a_worker_is_killed(finished, folder, tmp_path):
     started = [printed.count(f"Epoch {n + 1}/{EPOCHS}\n") for n in range(EPOCHS)]
     assert started == [1, 1, 2, 1]
     assert_same_training(tmp_path / "2 workers", folder / "2 workers")
-    assert not (tmp_path / "2 workers" / "backup").exists()
+    assert not (tmp_path / "2 workers" / "backup.npz").exists()

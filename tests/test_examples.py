@@ -1,5 +1,6 @@
 """The examples, run as a user runs them."""
 
+import argparse
 import csv
 import json
 import shutil
@@ -74,7 +75,7 @@ def test_a_killed_run_resumes_after_its_last_full_epoch(resumed, folder):
 
 def test_a_finished_run_writes_all_files_and_prints_the_table(resumed, folder):
     assert [name for name in FILES if not (folder / name).exists()] == []
-    assert not (folder / "trig" / "backup").exists()
+    assert not (folder / "trig" / "backup.npz").exists()
     assert (folder / "trig/saved_model/saved_model.pb").exists() == EXPORTS
     assert f"SavedModel: {COMPARED}" in resumed.stdout
     header, row = (
@@ -110,18 +111,33 @@ def test_an_error_of_the_library_is_told_without_a_trace(tmp_path):
     assert refused.returncode == 2
     assert "Received: num_buckets=0" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
 def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     text = SCRIPT.read_text()
-    rate = "32, 2e-3)"
+    rate = "32, 1e-2)"
     assert rate in text
     diverging = tmp_path / "diverging.py"
     diverging.write_text(text.replace(rate, "32, 1e30)"))
-    shutil.copy(SCRIPT.with_name("runs.py"), tmp_path)
+    for shared in ("runs.py", "fitting.py"):
+        shutil.copy(SCRIPT.with_name(shared), tmp_path)
     failed = run(tmp_path / "run", diverging)
     assert failed.returncode == 1
     assert "The training of trig ended in NaN in epoch 1." in failed.stderr
-    written = [file.name for file in (tmp_path / "run" / "trig").iterdir()]
-    assert written == ["history.csv"]
+    written = {file.name for file in (tmp_path / "run" / "trig").iterdir()}
+    assert written == {".lock", "history.csv"}
+
+
+def test_the_wide_block_has_as_many_weights_as_the_one_that_varies(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import train_classifier as example
+
+    data = example.datasets.digits()
+    for order, filters in ((1, 8), (3, 32), (10, 64)):
+        options = argparse.Namespace(
+            order=order, steps=10, filters=filters, solver="euler", adjoint="checkpoint"
+        )
+        trig = example.network_of("trig", filters // 4, options, data)
+        wide = example.as_large_as(trig, options, data)
+        assert wide.count_params() == pytest.approx(trig.count_params(), rel=0.05)
