@@ -18,9 +18,6 @@ KILLS = 5
 SMALL = {
     "train_classifier": "--block trig --filters 4 --steps 2 --order 1 --epochs 4 "
     "--batch-size 128",
-    "train_video": "--block conv --filters 2 --rnn-units 4 --latent-dim 2 --epochs 3 "
-    "--batch-size 4 --epoch-steps 2",
-    "train_distributed": "--workers 2 --epochs 4",
 }
 
 pytestmark = pytest.mark.slow
@@ -55,8 +52,6 @@ def trained(output: Path) -> tuple[str, list[np.ndarray]]:
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_ran_through(
     script, tmp_path
 ):
-    if script == "train_distributed" and keras.backend.backend() != "tensorflow":
-        pytest.skip("`tf.distribute` is TensorFlow's")
     through, killed = tmp_path / "through", tmp_path / "killed"
     seconds = finish(script, through)
     moments = random.Random(script)
