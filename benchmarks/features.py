@@ -39,7 +39,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     ),
     "adaptive steps, counted in `fit`": (
         "test_adaptive.py::test_scipy_agrees",
-        "test_adaptive.py::test_fit_shows_the_evaluations[False]",
+        "test_callbacks.py::test_fit_shows_the_evaluations[default]",
     ),
     "`tf.function` computes what eager mode does": (
         "test_compilation.py::test_compiled_functions_agree_with_eager_ones"
