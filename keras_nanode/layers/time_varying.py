@@ -223,5 +223,7 @@ class _Sliced:
         self.reduce = reduce
 
     def __call__(self, coefficients):
-        slices = ops.convert_to_tensor(coefficients)
-        return self.reduce(ops.vectorized_map(self.function, slices))
+        # One by one: some regularizers of Keras write in place, which no vectorized map
+        # of PyTorch allows.
+        slices = ops.unstack(ops.convert_to_tensor(coefficients))
+        return self.reduce(ops.stack([self.function(w) for w in slices]))
