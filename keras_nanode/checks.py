@@ -1,8 +1,6 @@
 """Checks of arguments that more than one part of the library takes."""
 
 import difflib
-import math
-import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,38 +32,10 @@ def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
     return int(value)
 
 
-def number(name: str, value, least=None, above=None, most=None) -> float:
-    """`value` as a float, if it is a finite number within bounds."""
-    bounds = {"of at least": least, "above": above, "at most": most}
-    texts = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    result = float(value) if real else math.nan
-    if (
-        not math.isfinite(result)
-        or (least is not None and result < least)
-        or (above is not None and result <= above)
-        or (most is not None and result > most)
-    ):
-        raise wrong(name, value, " ".join(["a finite number", " and ".join(texts)]))
-    return result
-
-
 def boolean(name: str, value) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise wrong(name, value, "True or False")
     return bool(value)
-
-
-def string(name: str, value) -> str:
-    if not isinstance(value, str):
-        raise wrong(name, value, "a string")
-    return value
-
-
-def function(name: str, value, gives: str = "a function"):
-    if not callable(value):
-        raise wrong(name, value, gives)
-    return value
 
 
 def one_of(name: str, value, known: Iterable, others: str = ""):

@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_nanode import backend, checks
 from keras_nanode.adaptive import spoil
+from keras_nanode.adjoints.adjoint import zeros_like
 from keras_nanode.solve import row
 from keras_nanode.vector_field import Structure, add
 
@@ -181,10 +182,6 @@ def follow(
     t = times.given
     start = moved(t[:1], tree.map_structure(lambda y: y[None], y0), -1)
     return row(start, 0), lambda y: moved(t[1:], y, 1)
-
-
-def zeros_like(structure: Structure) -> Structure:
-    return tree.map_structure(ops.zeros_like, structure)
 
 
 def _product(cotangent, slope):

@@ -65,13 +65,6 @@ def _leaves(value):
         yield value
 
 
-def same_shape(first, second) -> bool:
-    """Whether two shapes may be the same, as far as their axes are known."""
-    return len(first) == len(second) and all(
-        None in (a, b) or a == b for a, b in zip(first, second, strict=True)
-    )
-
-
 def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
     """An equal layer with weights of its own, and with other seeds if asked for.
 

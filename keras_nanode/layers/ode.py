@@ -9,12 +9,13 @@ from keras_nanode.adaptive import Adaptive
 from keras_nanode.dynamics import (
     WeightsOverTime,
     arrangement,
+    same_shape,
     takes_time,
     vector_field,
 )
 from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting, same_shape
+from keras_nanode.layers.nested import Nesting
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying

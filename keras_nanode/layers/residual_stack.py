@@ -3,8 +3,9 @@
 import keras
 
 from keras_nanode import checks
+from keras_nanode.dynamics import same_shape
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting, copy_layer, same_shape
+from keras_nanode.layers.nested import Nesting, copy_layer
 
 
 @keras.saving.register_keras_serializable("keras_nanode")

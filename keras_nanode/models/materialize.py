@@ -17,6 +17,7 @@ from keras_nanode.layers import (
     TimeAppended,
     TimeVarying,
 )
+from keras_nanode.layers.arguments import is_ours
 from keras_nanode.layers.nested import all_layers, copy_layer
 from keras_nanode.steps import FixedSteps, Problem, Step
 
@@ -77,7 +78,7 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
             return _opened(layer, _input_shape(layer), steps)
         _check_plain(layer)
         copy = type(layer).from_config(layer.get_config())
-        if _is_ours(layer):
+        if is_ours(type(layer)):
             copy.build(_input_shape(layer))
             copy.set_weights(layer.get_weights())
             return _opened(copy, _input_shape(layer), steps)
@@ -95,10 +96,6 @@ def _is_graph(layer) -> bool:
     return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
 
 
-def _is_ours(layer) -> bool:
-    return type(layer).__module__.split(".")[0] == __name__.split(".")[0]
-
-
 def _input_shape(layer):
     return layer.get_build_config()["input_shape"]
 
@@ -108,7 +105,7 @@ def _check_plain(layer):
     if isinstance(layer, _UNROLLED):
         return
     for found in all_layers(layer):
-        if _is_ours(found):
+        if is_ours(type(found)):
             raise ValueError(
                 f"The layer {found.name!r} of keras_nanode cannot be made plain where "
                 "it is. Layers of functional and Sequential models can, the dynamics "
@@ -122,7 +119,7 @@ def _check_plain(layer):
 def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
     """A plain layer of the same name, weights and outputs."""
     _check_plain(layer)
-    if not _is_ours(layer):
+    if not is_ours(type(layer)):
         return layer
     x = keras.Input(shape[1:], dtype=layer.compute_dtype)
     if isinstance(layer, ODE):
