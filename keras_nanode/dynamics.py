@@ -1,7 +1,10 @@
 """dy/dt from what a user gives: a Keras layer as a vector field, a slope as y's."""
 
+import contextlib
+import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops, tree
@@ -81,9 +84,48 @@ def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
     return arrange
 
 
-def vector_field(layer: keras.Layer, num_args: int = 0) -> tuple[VectorField, list]:
+class _Masked(keras.Layer):
+    """Its input, with the mask that it is called with on it."""
+
+    def __init__(self):
+        super().__init__(autocast=False, name="masked")
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        return ops.copy(inputs)
+
+
+@functools.cache
+def _masked() -> keras.Layer:
+    return _Masked()
+
+
+def with_mask(x, mask):
+    """x with the mask on it, where the layers of Keras look for theirs; a mask of None
+    leaves x as it is."""
+    return x if mask is None else _masked()(x, mask=mask)
+
+
+@contextlib.contextmanager
+def passing_on(layer: keras.Layer, mask):
+    """In here Keras does not warn that the layer loses the mask, which the layer that
+    calls it passes on."""
+    supported = layer.supports_masking
+    if mask is None or supported:
+        yield
+        return
+    layer.supports_masking = True
+    try:
+        yield
+    finally:
+        layer.supports_masking = supported
+
+
+def vector_field(
+    layer: keras.Layer, num_args: int = 0, mask: Any = None
+) -> tuple[VectorField, list]:
     """The built layer as a solver sees it, `func(t, y, theta, *args)`, and its
-    parameters."""
+    parameters. A mask is on every state that the layer is called with."""
     arrange = arrangement(layer, num_args)
     if isinstance(layer, WeightsOverTime):
         function, variables = layer.function(), layer.coefficients
@@ -92,6 +134,7 @@ def vector_field(layer: keras.Layer, num_args: int = 0) -> tuple[VectorField, li
         function, variables = LayerFunction(layer), layer.trainable_variables
         weights = FixedWeights()
 
+    takes_mask = "mask" in inspect.signature(function.layer.call).parameters
     dtype = layer.compute_dtype
     # Not to a half precision, which would move it.
     time_dtype = "float64" if dtype == "float64" else "float32"
@@ -99,11 +142,16 @@ def vector_field(layer: keras.Layer, num_args: int = 0) -> tuple[VectorField, li
     def func(t, y, theta, *args):
         x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
         t = ops.cast(t, time_dtype)
+        x = with_mask(x, mask)
         # The time of weights over time is in theta.
         first, others = (
             (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
         )
-        dy = function(theta, first, **others)
+        if mask is not None and others and takes_mask:
+            # Of several inputs, Keras would look for a mask named after each.
+            others["mask"] = mask
+        with passing_on(function.layer, mask):
+            dy = function(theta, first, **others)
         return as_slope(y, dy, f"The dynamics {layer.name!r}")
 
     field = VectorField(backend.shielded(func), weights, function.scale)

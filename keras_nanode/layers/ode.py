@@ -56,6 +56,9 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         training: True, as in `fit`, keeps what the adjoint needs for the gradient.
             Otherwise nothing is kept: a gradient is the same, but costs one more solve.
             Say so in a training loop of your own: `model(x, training=True)`.
+        mask: A boolean tensor, which Keras finds on the inputs behind `Masking` or
+            `Embedding(mask_zero=True)`. The dynamics see it at every evaluation, as a
+            layer in the place of the ODE would, and it goes on with the outputs.
 
     Input shape:
         That of `dynamics`.
@@ -171,29 +174,29 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             # Without what Keras says of `_Traced` around it.
             raise traced.error from None
 
-    def call(self, inputs, training=None):
-        return self._flow(inputs, self.t_span, training)
+    def call(self, inputs, training=None, mask=None):
+        return self._flow(inputs, self.t_span, training, mask)
 
-    def inverse(self, outputs):
+    def inverse(self, outputs, mask=None):
         """Integrates backwards from t1 to t0: the inputs that lead to `outputs`.
 
         Args:
             outputs: A floating tensor shaped as the outputs of the layer.
+            mask: The mask that the layer was called with, if any.
 
         Returns:
             The state at t0, up to the error of the solver.
         """
         if not self.built:
             self.build(outputs.shape)
-        return self._flow(outputs, self.t_span[::-1], training=None)
+        return self._flow(outputs, self.t_span[::-1], None, mask)
 
-    def _flow(self, inputs, t_span, training):
-        field, params = self.field()
+    def _flow(self, inputs, t_span, training, mask):
+        field, params = self.field(mask)
         adjoint = self.adjoint if training else self.adjoint.deferred(self.steps)
         y, stats = integrate(
             field,
-            # A copy, since a mask sticks to the tensor and is no business of f.
-            as_state(ops.copy(inputs)),
+            as_state(inputs),
             params,
             np.array(t_span),
             solver=self.solver,
@@ -205,9 +208,9 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             self.tally.add(stats, inputs)
         return ops.cast(y[0], self.compute_dtype)
 
-    def field(self):
+    def field(self, mask=None):
         """The dynamics as a solver sees them, and their parameters."""
-        return vector_field(self.dynamics)
+        return vector_field(self.dynamics, mask=mask)
 
     def weights_at(self, t):
         """The weights of the dynamics at the times t, as `TimeVarying.weights_at`.
@@ -243,7 +246,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs, training=None, mask=None):
         checks.floating("inputs", inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 

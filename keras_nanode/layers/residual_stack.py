@@ -3,7 +3,7 @@
 import keras
 
 from keras_nanode import checks
-from keras_nanode.dynamics import same_shape
+from keras_nanode.dynamics import passing_on, same_shape, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting, copy_layer
 
@@ -21,6 +21,11 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
             pattern for `depth` layers with weights of their own.
         depth: Positive integer, the number of blocks.
         shared: Boolean, whether all blocks are one.
+
+    Call arguments:
+        inputs: A floating tensor.
+        mask: A boolean tensor, which every block sees and which goes on with the
+            outputs; Keras finds it on the inputs.
 
     Input shape:
         That of `block`.
@@ -47,7 +52,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
         self.depth = checks.integer("depth", depth)
-        self.shared = shared
+        self.shared = checks.boolean("shared", shared)
         others = range(1, self.depth)
         self.blocks = [block] + [
             block if shared else copy_layer(block, seed_offset=i) for i in others
@@ -65,10 +70,11 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
                 f"{tuple(input_shape)}, output with shape {tuple(output.shape)}"
             )
 
-    def call(self, inputs):
+    def call(self, inputs, mask=None):
         x = inputs
         for block in self.blocks:
-            x = x + block(x)
+            with passing_on(block, mask):
+                x = x + block(with_mask(x, mask))
         return x
 
     def compute_output_shape(self, input_shape):

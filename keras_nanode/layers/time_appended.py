@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_nanode import checks
+from keras_nanode.dynamics import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting
 from keras_nanode.vector_field import factor
@@ -22,6 +23,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     Call arguments:
         inputs: A floating tensor.
         t: The time, a number or a scalar tensor.
+        mask: A boolean tensor for `layer`, which Keras finds on the inputs.
 
     Input shape:
         `(batch, ..., channels)`.
@@ -51,12 +53,18 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     def __init__(self, layer, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.layer = checks.layer("layer", layer)
+        self.supports_masking = layer.supports_masking
 
     def build(self, input_shape):
         self.layer(self._spec(input_shape))
 
-    def call(self, inputs, t):
-        return self.layer(self.appended(inputs, t))
+    def call(self, inputs, t, mask=None):
+        x = with_mask(self.appended(inputs, t), mask)
+        with passing_on(self.layer, mask):
+            return self.layer(x)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.layer.compute_mask(inputs, previous_mask)
 
     def appended(self, inputs, t):
         """The inputs with the time as their last channel."""

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, bases, checks
-from keras_nanode.dynamics import WeightsOverTime
+from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
 from keras_nanode.pure import LayerFunction, value_of
@@ -41,6 +41,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     Call arguments:
         inputs: What `layer` takes.
         t: The time, a number or a scalar tensor, never rounded to a lower precision.
+        mask: A boolean tensor for `layer`; None for the one on the inputs, if any.
 
     Input shape:
         That of `layer`.
@@ -69,13 +70,10 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     def __init__(self, layer, basis, start="layer", **kwargs):
         super().__init__(autocast=False, **kwargs)
-        if start not in _STARTS:
-            raise ValueError(
-                f"Unknown `start`. Use one of {_STARTS}. Received: start={start!r}"
-            )
         self._held = Held(checks.layer("layer", layer))
         self.basis = bases.get(basis)
-        self.start = start
+        self.start = checks.one_of("start", start, _STARTS)
+        self.supports_masking = layer.supports_masking
 
     @property
     def layer(self):
@@ -172,12 +170,9 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 f"The layer {self.name!r} has no weights before it is built. Call it "
                 f"on an input first. Received: t={t!r}"
             )
-        t = ops.convert_to_tensor(t, self._time_dtype)
+        given, t = t, checks.tensor("t", t, self._time_dtype)
         if len(t.shape) > 1:
-            raise ValueError(
-                "`t` must be a number or a sequence of times. "
-                f"Received: t with shape {tuple(t.shape)}"
-            )
+            raise checks.wrong("t", given, "a number or a sequence of times")
         located = self.basis.locate(ops.reshape(t, (-1,)))
         theta = [self.basis.combine(located, value_of(c)) for c in self.coefficients]
         return theta if len(t.shape) else [w[0] for w in theta]
@@ -186,9 +181,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     def _time_dtype(self) -> str:
         return "float64" if self.variable_dtype == "float64" else "float32"
 
-    def call(self, inputs, t):
+    def call(self, inputs, t, mask=None):
         t = ops.convert_to_tensor(t, self._time_dtype)
-        return self.function()(self.weights_at(ops.reshape(t, ())), inputs)
+        theta = self.weights_at(ops.reshape(t, ()))
+        return self.function()(theta, with_mask(inputs, mask))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.layer.compute_mask(inputs, previous_mask)
 
     def compute_output_shape(self, input_shape):
         return self._pattern_output(input_shape).shape

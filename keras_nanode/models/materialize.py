@@ -45,8 +45,8 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
 
     Raises:
         ValueError: if `model` is not functional or Sequential or not built, if steps
-            are adaptive and no `steps` is given, or if a layer that is not of this
-            library holds one that is.
+            are adaptive and no `steps` is given, if a layer that is not of this library
+            holds one that is, or if there is a layer that makes a mask.
 
     Example:
 
@@ -69,6 +69,7 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
         )
     if steps is not None:
         checks.integer("steps", steps)
+    _check_masks(model)
     copies: list = []
 
     def plain(layer):
@@ -98,6 +99,20 @@ def _is_graph(layer) -> bool:
 
 def _input_shape(layer):
     return layer.get_build_config()["input_shape"]
+
+
+def _check_masks(model):
+    """Refuses masks, which the operations between layers would lose."""
+    layers = all_layers(model)
+    for layer in layers:
+        makes = isinstance(layer, keras.layers.Masking)
+        if makes or getattr(layer, "mask_zero", False):
+            raise ValueError(
+                f"The layer {layer.name!r} makes a mask, which a materialized model "
+                "would lose on its way. Export the model as it is, with its loop; or "
+                "build it again without masks, and set its weights. "
+                f"Received: a model with {type(layer).__name__}"
+            )
 
 
 def _check_plain(layer):
