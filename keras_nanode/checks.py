@@ -1,7 +1,10 @@
 """Checks of arguments that more than one part of the library takes."""
 
 import difflib
-from collections.abc import Iterable
+import math
+import numbers
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -32,31 +35,82 @@ def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
     return int(value)
 
 
+def number(name: str, value, expected: str, fits: Callable[[float], bool]) -> float:
+    """`value` as a float, if it is a finite real number that fits."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not fits(float(value)):
+        raise wrong(name, value, expected)
+    return float(value)
+
+
 def boolean(name: str, value) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise wrong(name, value, "True or False")
     return bool(value)
 
 
-def one_of(name: str, value, known: Iterable, others: str = ""):
+def one_of(
+    name: str,
+    value,
+    known: Iterable,
+    others: str = "",
+    synonyms: Mapping[str, str] | None = None,
+):
     """`value`, if it is one of the known names, of which one may be None.
 
-    `others` says what else would have been taken.
+    `others` says what else would have been taken, and `synonyms` which known name is
+    meant by another.
     """
     known = tuple(known)
     if not (value is None or isinstance(value, str)) or value not in known:
         raise ValueError(
             f"Unknown `{name}`. Use one of {known}{others and f' or {others}'}."
-            f"{_suggestion(value, known)} Received: {shown(name, value)}"
+            f"{_suggestion(value, known, synonyms or {})} "
+            f"Received: {shown(name, value)}"
         )
     return value
 
 
-def _suggestion(value, known) -> str:
-    names = {name.lower(): name for name in known if name is not None}
-    text = value.lower() if isinstance(value, str) else ""
+def _suggestion(value, known, synonyms) -> str:
+    names = {name.lower(): name for name in known if name is not None} | dict(synonyms)
+    # Of a class, its name.
+    text = value if isinstance(value, str) else getattr(value, "__name__", "")
+    text = text.lower()
     close = difflib.get_close_matches(text, names, 1)
     return f" Did you mean {names[close[0]]!r}?" if close else ""
+
+
+def path(name: str, value) -> None:
+    if not (value is None or isinstance(value, (str, os.PathLike))):
+        raise wrong(name, value, "a path, or None")
+
+
+def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
+    """`value` as a tuple, if it is so many positive integers."""
+    try:
+        given = tuple(value)
+        found = tuple(integer(name, n) for n in given)
+    except (TypeError, ValueError):
+        raise wrong(name, value, expected) from None
+    if len(found) != count:
+        raise wrong(name, value, expected)
+    return found
+
+
+def of_keras(name: str, value, module):
+    """What a module of Keras, such as `keras.initializers`, makes of an argument."""
+    try:
+        return module.get(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        kind = module.__name__.rpartition(".")[2]
+        expected = f"a name or an object of `keras.{kind}`, or a function"
+        raise wrong(name, value, expected) from error
+
+
+def function(name: str, value, expected: str = "a function") -> Callable:
+    if not callable(value):
+        raise wrong(name, value, expected)
+    return value
 
 
 def layer(name: str, value) -> keras.Layer:
@@ -91,10 +145,14 @@ def times(name: str, value, repeated: bool = False) -> np.ndarray:
 
 def tensor(name: str, value, dtype: str | None = None):
     """`value` as a tensor, if it is numbers."""
+    expected = "a tensor, an array or a number"
     try:
-        return keras.ops.convert_to_tensor(value, dtype)
+        found = keras.ops.convert_to_tensor(value, dtype)
     except (AttributeError, TypeError, ValueError):
-        raise wrong(name, value, "a tensor, an array or a number") from None
+        raise wrong(name, value, expected) from None
+    if keras.backend.standardize_dtype(found.dtype) == "string":
+        raise wrong(name, value, expected)
+    return found
 
 
 def no_complex(name: str, value: Any) -> None:

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_nanode import checks
+
 # Wang et al. 2004, for values in [0, 1].
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
@@ -98,17 +100,17 @@ def _blur(size):
 
 
 def _frames(a, b):
-    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    a, b = checks.tensor("a", a), checks.tensor("b", b)
     if min(len(a.shape), len(b.shape)) < 3 or a.shape[-3:] != b.shape[-3:]:
         raise ValueError(
-            "The frames must have the same shape (..., height, width, channels). "
-            f"Received: shapes {tuple(a.shape)} and {tuple(b.shape)}"
+            "`a` and `b` must be frames of one shape (..., height, width, channels). "
+            f"Received: a with shape {tuple(a.shape)}, b with shape {tuple(b.shape)}"
         )
     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in (a, b)]
     if not all(map(keras.backend.is_float_dtype, dtypes)):
         raise ValueError(
-            "The frames must be floating, in [0, 1]. Divide bytes by 255. "
-            f"Received: dtypes {dtypes[0]} and {dtypes[1]}"
+            "`a` and `b` must be floating frames, in [0, 1]. Divide bytes by 255. "
+            f"Received: a with dtype={dtypes[0]}, b with dtype={dtypes[1]}"
         )
     return ops.cast(a, "float32"), ops.cast(b, "float32")
 
@@ -158,15 +160,17 @@ def best_of(metric, videos, samples, mode="max") -> BestSample:
     References:
         - [Franceschi et al., 2020](https://arxiv.org/abs/2002.09219)
     """
-    if mode not in ("max", "min"):
-        raise ValueError(f"Unknown `mode`. Use 'max' or 'min'. Received: mode={mode!r}")
-    expected = (*videos.shape[:1], *samples.shape[1:2], *videos.shape[1:])
-    if len(videos.shape) != 5 or tuple(samples.shape) != tuple(expected):
+    checks.function("metric", metric)
+    checks.one_of("mode", mode, ("max", "min"))
+    shape, of_samples = (
+        tuple(checks.tensor(name, x).shape)
+        for name, x in (("videos", videos), ("samples", samples))
+    )
+    if len(shape) != 5 or of_samples != (*shape[:1], *of_samples[1:2], *shape[1:]):
         raise ValueError(
             "`samples` must have the shape (batch, num_samples, time, height, width, "
             "channels) for `videos` of shape (batch, time, height, width, channels). "
-            f"Received: samples with shape {tuple(samples.shape)}, videos with shape "
-            f"{tuple(videos.shape)}"
+            f"Received: samples with shape {of_samples}, videos with shape {shape}"
         )
     # A sample at a time: the metric's intermediates are as large as what it is given.
     values = np.stack(
@@ -211,6 +215,7 @@ def frechet_distance(videos, generated, features) -> float:
     References:
         - [Unterthiner et al., 2018](https://arxiv.org/abs/1812.01717)
     """
+    checks.function("features", features)
     a, b = (
         ops.convert_to_numpy(features(x)).astype("float64") for x in (videos, generated)
     )

@@ -17,5 +17,7 @@ def fresh_state():
     """Every test starts from one seed and leaves Keras as it found it."""
     keras.utils.set_random_seed(0)
     policy = keras.config.dtype_policy()
+    image_data_format = keras.config.image_data_format()
     yield
+    keras.config.set_image_data_format(image_data_format)
     keras.config.set_dtype_policy(policy)

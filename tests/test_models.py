@@ -128,3 +128,24 @@ def test_logits_are_float32_under_mixed_precision():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.classifier(**{"input_shape": (8, 8, 1), "classes": 3, **arguments})
+
+
+@pytest.mark.parametrize("block", models.BLOCKS)
+@pytest.mark.parametrize("normalization", [None, "layer"])
+def test_keras_default_of_channels_first_changes_no_classifier(block, normalization):
+    x = random((2, 12, 8, 3))
+    outputs = []
+    for image_data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(image_data_format)
+        keras.utils.set_random_seed(1)
+        model = models.classifier(
+            (12, 8, 3),
+            5,
+            block,
+            bases.Bucket(3) if block == "bucket" else None,
+            normalization=normalization,
+            stages=2,
+            **SMALL,
+        )
+        outputs.append(numbers(model(x)))
+    np.testing.assert_array_equal(*outputs)

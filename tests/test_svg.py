@@ -134,6 +134,17 @@ def test_frames_of_other_sizes(shape):
 # Mathematics
 
 
+@pytest.mark.parametrize("layout", ["paper", "original"])
+def test_keras_default_of_channels_first_changes_no_video(layout):
+    x = videos()
+    outputs = []
+    for image_data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(image_data_format)
+        keras.utils.set_random_seed(1)
+        outputs.append(numbers(tiny(layout=layout)(x)))
+    np.testing.assert_array_equal(*outputs)
+
+
 def test_kl_is_that_of_numpy_integration_and_zero_for_equals():
     mean, log_variance = normal(4, 3), normal(4, 3, seed=1)
     other_mean, other_log_variance = normal(4, 3, seed=2), normal(4, 3, seed=3)

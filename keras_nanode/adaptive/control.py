@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import math
 
 import keras
 from keras import ops, tree
@@ -83,12 +82,14 @@ class Adaptive:
 
     def __post_init__(self):
         for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(
-                    f"`{name}` must be a finite number of at least 0. "
-                    f"Received: {name}={value!r}"
-                )
+            value = checks.number(
+                name,
+                getattr(self, name),
+                "a finite number of at least 0",
+                lambda x: x >= 0,
+            )
+            # The float of a number of NumPy, too.
+            object.__setattr__(self, name, value)
         if self.rtol == self.atol == 0:
             raise ValueError(
                 "`rtol` and `atol` must not both be 0, since no step is without error. "

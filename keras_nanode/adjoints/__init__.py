@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_nanode import checks
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.adjoints.backsolve import Backsolve
 from keras_nanode.adjoints.checkpoint import Checkpoint
@@ -13,6 +14,13 @@ ALL: dict[str, Adjoint] = {
     "reversible": ReversibleAdjoint(),
     "backsolve": Backsolve(),
     "direct": Direct(),
+}
+# What other libraries call them.
+_OTHER_NAMES = {
+    "recursivecheckpointadjoint": "checkpoint",
+    **dict.fromkeys(("continuous", "backsolveadjoint", "adjoint"), "backsolve"),
+    **dict.fromkeys(("reversibleadjoint", "mali"), "reversible"),
+    **dict.fromkeys(("directadjoint", "backprop", "autodiff"), "direct"),
 }
 
 
@@ -29,12 +37,10 @@ def get(adjoint) -> Adjoint:
         return adjoint
     if isinstance(adjoint, dict):
         return keras.saving.deserialize_keras_object(adjoint)
-    if not isinstance(adjoint, str) or adjoint not in ALL:
-        raise ValueError(
-            f"Unknown `adjoint`. Use one of {sorted(ALL)} or "
-            f"`keras_nanode.Checkpoint(num)`. Received: adjoint={adjoint!r}"
-        )
-    return ALL[adjoint]
+    name = checks.one_of(
+        "adjoint", adjoint, ALL, "`keras_nanode.Checkpoint(num)`", _OTHER_NAMES
+    )
+    return ALL[name]
 
 
 def serialize(adjoint: Adjoint):

@@ -6,6 +6,7 @@ theta(t) = sum_k z_k(t) alpha_k, with learned coefficients alpha_k
 
 import keras
 
+from keras_nanode import checks
 from keras_nanode.bases.basis import Basis
 from keras_nanode.bases.piecewise import BSpline, Bucket, Constant
 from keras_nanode.bases.smooth import Cosine, Legendre, Polynomial, Trigonometric
@@ -43,12 +44,9 @@ def get(basis) -> Basis:
         return basis
     if isinstance(basis, dict):
         return keras.saving.deserialize_keras_object(basis)
-    if not isinstance(basis, str) or basis not in ALL:
-        raise ValueError(
-            f"Unknown `basis`. Use one of {sorted(ALL)} or a "
-            f"`keras_nanode.bases.Basis`. Received: basis={basis!r}"
-        )
-    return ALL[basis]
+    classes = {type(known).__name__.lower(): name for name, known in ALL.items()}
+    instance = "an instance of a class of `keras_nanode.bases`"
+    return ALL[checks.one_of("basis", basis, ALL, instance, classes)]
 
 
 __all__ = [

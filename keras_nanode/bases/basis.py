@@ -5,6 +5,8 @@ import abc
 import numpy as np
 from keras import ops
 
+from keras_nanode import checks
+
 
 class Basis(abc.ABC):
     """A finite set of functions of time, z(t) = (z_1(t), ..., z_K(t)).
@@ -105,13 +107,11 @@ class Basis(abc.ABC):
 
 
 def check_domain(domain) -> tuple[float, float]:
-    pair = np.shape(domain) == (2,)
-    if not pair or not np.isfinite(domain).all() or not domain[0] < domain[1]:
-        raise ValueError(
-            "`domain` must be two finite times (t0, t1) with t0 < t1, whichever way "
-            f"the ODE runs. Received: domain={domain!r}"
-        )
-    return float(domain[0]), float(domain[1])
+    expected = "two finite times (t0, t1) with t0 < t1, whichever way the ODE runs"
+    ends = checks.array("domain", domain, expected)
+    if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
+        raise checks.wrong("domain", domain, expected)
+    return float(ends[0]), float(ends[1])
 
 
 class Broadcasting(Basis):

@@ -174,14 +174,14 @@ def _equal_edges(domain: tuple[float, float], pieces: int) -> tuple[float, ...]:
 
 def _given_edges(knots, pieces: int, domain: tuple[float, float]) -> tuple[float, ...]:
     """Where pieces begin and end, of knots with the domain's ends or without."""
-    inside = tuple(np.asarray(knots, "float64").reshape(-1).tolist())
+    expected = (
+        f"{pieces - 1} increasing times inside the domain {domain}, one between each "
+        f"two of the size - degree = {pieces} pieces, with the domain's ends or without"
+    )
+    inside = tuple(checks.array("knots", knots, expected).reshape(-1).tolist())
     if len(inside) == pieces + 1 and (inside[0], inside[-1]) == domain:
         inside = inside[1:-1]
     edges = (domain[0], *inside, domain[1])
     if len(inside) != pieces - 1 or not np.all(np.diff(edges) > 0):
-        raise ValueError(
-            f"`knots` must be {pieces - 1} increasing times inside the domain "
-            f"{domain}, one between each two of the size - degree = {pieces} pieces, "
-            f"with the domain's ends or without. Received: knots={knots!r}"
-        )
+        raise checks.wrong("knots", knots, expected)
     return edges

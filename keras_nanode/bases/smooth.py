@@ -161,12 +161,9 @@ class Trigonometric(Broadcasting):
 
     def __init__(self, order: int, period: float = 2 * np.pi, domain=(0.0, 1.0)):
         self.order = checks.integer("order", order, 0)
-        if not 0 < period < np.inf:
-            raise ValueError(
-                "`period` must be a positive, finite number. "
-                f"Received: period={period!r}"
-            )
-        self.period = float(period)
+        self.period = checks.number(
+            "period", period, "a positive, finite number", lambda p: p > 0
+        )
         self.size = 2 * self.order + 1
         self.domain = check_domain(domain)
 

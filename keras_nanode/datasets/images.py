@@ -77,10 +77,8 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
     >>> tuple(images.shape), data.classes
     ((32, 8, 8, 1), 10)
     """
-    checks.integer("batch_size", batch_size)
-    checks.integer("seed", seed, 0)
-    augmentation = partial(_shift, pixels=1) if augment else _keep
-    return _image_dataset(load_digits(), batch_size, seed, augmentation)
+    shift = partial(_shift, pixels=1)
+    return _image_dataset(load_digits, batch_size, seed, shift, augment)
 
 
 def mnist(
@@ -125,11 +123,9 @@ def mnist(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((28, 28, 1), 10)
     """
-    checks.integer("batch_size", batch_size)
-    checks.integer("seed", seed, 0)
-    source = load_tfds("mnist", data_dir, train_split, test_split)
-    augmentation = partial(_shift, pixels=2) if augment else _keep
-    return _image_dataset(source, batch_size, seed, augmentation)
+    load = partial(load_tfds, "mnist", data_dir, train_split, test_split)
+    shift = partial(_shift, pixels=2)
+    return _image_dataset(load, batch_size, seed, shift, augment)
 
 
 def cifar10(
@@ -174,11 +170,8 @@ def cifar10(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((32, 32, 3), 10)
     """
-    checks.integer("batch_size", batch_size)
-    checks.integer("seed", seed, 0)
-    source = load_tfds("cifar10", data_dir, train_split, test_split)
-    augmentation = _shift_and_flip if augment else _keep
-    return _image_dataset(source, batch_size, seed, augmentation)
+    load = partial(load_tfds, "cifar10", data_dir, train_split, test_split)
+    return _image_dataset(load, batch_size, seed, _shift_and_flip, augment)
 
 
 def cifar100(
@@ -224,23 +217,29 @@ def cifar100(
     >>> data.input_shape, data.classes  # doctest: +SKIP
     ((32, 32, 3), 100)
     """
-    checks.integer("batch_size", batch_size)
-    checks.integer("seed", seed, 0)
-    source = load_tfds("cifar100", data_dir, train_split, test_split)
-    augmentation = _shift_and_flip if augment else _keep
-    return _image_dataset(source, batch_size, seed, augmentation)
+    load = partial(load_tfds, "cifar100", data_dir, train_split, test_split)
+    return _image_dataset(load, batch_size, seed, _shift_and_flip, augment)
 
 
 def _image_dataset(
-    source: Source, batch_size: int, seed: int, augmentation: Augmentation
+    load: Callable[[], Source],
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation,
+    augment: bool,
 ) -> ImageDataset:
+    # Before anything is read, or downloaded.
+    checks.integer("batch_size", batch_size)
+    checks.integer("seed", seed, 0)
+    changed = augmentation if checks.boolean("augment", augment) else _keep
+    source = load()
     count = len(source.train.labels)
 
     def train_batch(epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         here = epochs.places(index, count, batch_size)
         images, labels = source.train.at(epochs.shuffled(count, seed, epoch)[here])
         numbers = epochs.generator("augmentation", seed, epoch, index)
-        return augmentation(images, numbers), labels
+        return changed(images, numbers), labels
 
     def test_batch(epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         del epoch

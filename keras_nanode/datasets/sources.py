@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from keras_nanode import checks
 from keras_nanode.datasets.epochs import as_floats
 
 BAIR = "bair_robot_pushing_small"
@@ -83,6 +84,7 @@ def load_tfds(
     name: str, data_dir: PathLike | None, train_split: str, test_split: str
 ) -> Source:
     """Two splits of an image dataset of TFDS, downloaded if `data_dir` lacks it."""
+    checks.path("data_dir", data_dir)
     splits = [train_split, test_split]
     (train, test), info = read_tfds(name, data_dir, splits, as_supervised=True)
     with _told(name, data_dir, splits):

@@ -211,6 +211,8 @@ def bair(
     """
     checks.integer("num_frames", num_frames)
     _check_batches(batch_size, seed)
+    checks.boolean("actions", actions)
+    checks.path("data_dir", data_dir)
     splits = (train_split, test_split)
     if data_dir is not None and str(data_dir).endswith(".npz"):
         _check_no_splits(splits)
@@ -280,8 +282,9 @@ def _moving(
     _check_batches(batch_size, seed)
     for name, count in zip(("train_videos", "test_videos"), counts, strict=True):
         checks.integer(name, count)
+    bounces = checks.boolean("stochastic", stochastic)
+    motion = moving.RANDOM_BOUNCES if bounces else moving.REFLECTION
     source = load()
-    motion = moving.RANDOM_BOUNCES if stochastic else moving.REFLECTION
     train_videos, test_videos = counts
 
     def train_batch(epoch: int, index: int) -> np.ndarray:

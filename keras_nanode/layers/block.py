@@ -39,26 +39,28 @@ class Block(CheckedArguments, keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if normalization not in _NORMALIZATIONS:
-            raise ValueError(
-                f"Unknown `normalization`. Use one of {_NORMALIZATIONS}, which need no "
-                f"state. Received: normalization={normalization!r}"
-            )
-        given = {name: width for name, width in widths.items() if width is not None}
-        for name, width in given.items():
-            checks.integer(name, width)
+        for name, width in widths.items():
+            if width is not None:
+                checks.integer(name, width)
         self._widths = tuple(widths.values())
         # The bottleneck and the convolutions keep the axes that a mask has.
         self.supports_masking = True
-        self.activation = activations.get(activation)
-        self.normalization = normalization
-        self.use_bias = use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.activation = checks.of_keras("activation", activation, activations)
+        self.normalization = checks.one_of(
+            "normalization", normalization, _NORMALIZATIONS
+        )
+        self.use_bias = checks.boolean("use_bias", use_bias)
+        given = {
+            "kernel_initializer": kernel_initializer,
+            "bias_initializer": bias_initializer,
+            "kernel_regularizer": kernel_regularizer,
+            "bias_regularizer": bias_regularizer,
+            "kernel_constraint": kernel_constraint,
+            "bias_constraint": bias_constraint,
+        }
+        for name, value in given.items():
+            module = _KINDS[name.rpartition("_")[2]]
+            setattr(self, name, checks.of_keras(name, value, module))
 
     def _map(self, width, spread, rank, **arguments) -> keras.Layer:
         """A linear map to `width` channels, over a neighbourhood if `spread`."""

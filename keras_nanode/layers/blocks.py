@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_nanode import checks
 from keras_nanode.layers.block import Block
 
 
@@ -158,7 +159,7 @@ class ConvBlock(Block):
             **kwargs,
         )
         self.filters = filters
-        self.kernel_size = kernel_size
+        self.kernel_size = _kernel_size(kernel_size)
         self.hidden_filters = hidden_filters
 
     def _check_rank(self, input_shape):
@@ -190,3 +191,13 @@ class ConvBlock(Block):
             "kernel_size": self.kernel_size,
             "hidden_filters": self.hidden_filters,
         }
+
+
+def _kernel_size(value):
+    """An integer, or one for each of up to three axes."""
+    sizes = value if isinstance(value, (tuple, list)) else (value,)
+    expected = "a positive integer, or a tuple of one to three"
+    if not 1 <= len(sizes) <= 3:
+        raise checks.wrong("kernel_size", value, expected)
+    sizes = tuple(checks.integer("kernel_size", size) for size in sizes)
+    return sizes if isinstance(value, (tuple, list)) else sizes[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from keras_nanode import bases
+from keras_nanode import bases, checks
 
 
 def basis_of(
@@ -22,11 +22,7 @@ def basis_of(
     Raises:
         ValueError: if `block` is unknown, or `basis` not of its default's class.
     """
-    if block not in blocks:
-        raise ValueError(
-            f"Unknown `block`. Use one of {blocks}. Received: block={block!r}"
-        )
-    default = defaults.get(block)
+    default = defaults.get(checks.one_of("block", block, blocks))
     if basis is None:
         return default
     if default is None:

@@ -79,11 +79,17 @@ def classifier(
     """
     basis = basis_of(block, basis, BLOCKS, _BASES)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
-    if len(input_shape) != 3:
-        raise ValueError(
-            "`input_shape` must be (height, width, channels) of the images, without "
-            f"the batch. Received: input_shape={input_shape!r}"
-        )
+    expected = "(height, width, channels) of the images, without the batch"
+    image_shape = checks.integers("input_shape", input_shape, expected, 3)
+    for name, number in (
+        ("classes", classes),
+        ("filters", filters),
+        ("hidden_filters", hidden_filters),
+        ("steps", steps),
+        ("stages", stages),
+        ("stem_strides", stem_strides),
+    ):
+        checks.integer(name, number)
 
     def flow(stage: int) -> keras.Layer:
         pattern = ConvBlock(
@@ -103,15 +109,17 @@ def classifier(
             dynamics = pattern
         return ODE(dynamics, solver, steps, adjoint=adjoint, name=name)
 
-    images = keras.Input(input_shape)
+    # Whatever Keras' default is, the images are (height, width, channels).
+    layout = {"data_format": "channels_last"}
+    images = keras.Input(image_shape)
     x = images
-    for stage in range(checks.integer("stages", stages)):
-        strides = 2 if stage else checks.integer("stem_strides", stem_strides)
-        x = keras.layers.Conv2D(filters, 3, strides, padding="same")(x)
+    for stage in range(stages):
+        strides = 2 if stage else stem_strides
+        x = keras.layers.Conv2D(filters, 3, strides, padding="same", **layout)(x)
         x = flow(stage)(x)
     if normalization:
         x = keras.layers.LayerNormalization()(x)
     x = keras.layers.Activation("relu")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.GlobalAveragePooling2D(**layout)(x)
     logits = keras.layers.Dense(classes, dtype="float32")(x)
     return keras.Model(images, logits, name=f"{block}_classifier")

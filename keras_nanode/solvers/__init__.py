@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_nanode import checks
 from keras_nanode.solvers import runge_kutta
 from keras_nanode.solvers.bdf import BDF
 from keras_nanode.solvers.reversible import (
@@ -24,6 +25,16 @@ ALL: dict[str, Solver] = {
     **runge_kutta.ALL,
     "reversible_heun": ReversibleHeun(),
     "alf": AsynchronousLeapfrog(),
+}
+# What other libraries call them.
+_OTHER_NAMES = {
+    **dict.fromkeys(("rk45", "dp5", "dormand_prince", "ode45"), "dopri5"),
+    **dict.fromkeys(("rk23", "ode23", "bs3", "bogacki_shampine"), "bosh3"),
+    **dict.fromkeys(("dop853", "dp8"), "dopri8"),
+    **dict.fromkeys(("rk", "runge_kutta", "explicit_adams"), "rk4"),
+    **dict.fromkeys(("rk2", "trapezoid"), "heun"),
+    **dict.fromkeys(("leapfrog", "mali"), "alf"),
+    **dict.fromkeys(("lsoda", "radau", "stiff"), "bdf"),
 }
 
 
@@ -45,11 +56,10 @@ def get(solver) -> Any:
     by_name = ALL.get(solver) if isinstance(solver, str) else None
     found = runge_kutta.find(solver) or by_name
     if found is None:
-        raise ValueError(
-            f"Unknown `solver`. Use one of {sorted([*ALL, BDF.name])}, a "
-            "`keras_nanode.tableaus.Tableau` or `keras_nanode.Reversible(solver)`. "
-            f"Received: solver={solver!r}"
+        others = (
+            "a `keras_nanode.tableaus.Tableau` or `keras_nanode.Reversible(solver)`"
         )
+        checks.one_of("solver", solver, [*ALL, BDF.name], others, _OTHER_NAMES)
     return found
 
 

@@ -6,7 +6,7 @@ import functools
 import keras
 from keras import tree
 
-from keras_nanode import tableaus
+from keras_nanode import checks, tableaus
 from keras_nanode.solvers import runge_kutta
 from keras_nanode.solvers.runge_kutta import mirrored
 from keras_nanode.solvers.solver import Solver
@@ -126,16 +126,16 @@ class Reversible(_Reversible):
     def __init__(self, solver, coupling: float = 0.999):
         wrapped = runge_kutta.find(solver)
         if wrapped is None:
-            raise ValueError(
-                "`solver` must be a Runge-Kutta method to be made reversible, one of "
-                f"{sorted(tableaus.ALL)}. Received: solver={solver!r}"
-            )
-        if not 0 < coupling <= 1:
-            raise ValueError(
-                f"`coupling` must be in (0, 1]. Received: coupling={coupling!r}"
+            raise checks.wrong(
+                "solver",
+                solver,
+                "a Runge-Kutta method to be made reversible, one of "
+                f"{sorted(tableaus.ALL)} or a `keras_nanode.tableaus.Tableau`",
             )
         self.solver = wrapped
-        self.coupling = float(coupling)
+        self.coupling = checks.number(
+            "coupling", coupling, "a number in (0, 1]", lambda c: 0 < c <= 1
+        )
         self.tableau = wrapped.tableau
 
     @property

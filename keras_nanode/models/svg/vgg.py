@@ -19,6 +19,8 @@ NORMALIZATIONS = ("group", "batch")
 
 # The standard deviation that SVG draws its kernels with, as DCGAN did.
 _SPREAD = 0.02
+# Frames are (height, width, channels), whatever Keras' default is.
+_LAYOUT = {"data_format": "channels_last"}
 _SLOPE = 0.2
 
 
@@ -52,9 +54,9 @@ class VGG:
         for width, size in zip(self.filters, LAYOUTS[self.layout][0], strict=True):
             x = self._block(x, width, size - 1)
             skips.append(x)
-            x = keras.layers.MaxPooling2D(dtype=self.dtype)(x)
+            x = keras.layers.MaxPooling2D(dtype=self.dtype, **_LAYOUT)(x)
         x = self._convolution(x, feature_dim, x.shape[1:3], "valid", "tanh")
-        features = keras.layers.Flatten(dtype=self.dtype)(x)
+        features = keras.layers.Flatten(dtype=self.dtype, **_LAYOUT)(x)
         return keras.Model(frames, [features, *skips], name="encoder")
 
     def decoder(self, frame_shape, feature_dim) -> keras.Model:
@@ -72,7 +74,7 @@ class VGG:
             self._kernel("Conv2DTranspose", self.filters[-1], lowest)(x)
         )
         for i in reversed(range(len(skips))):
-            x = keras.layers.UpSampling2D(dtype=self.dtype)(x)
+            x = keras.layers.UpSampling2D(dtype=self.dtype, **_LAYOUT)(x)
             x = keras.layers.Concatenate(dtype=self.dtype)([x, skips[i]])
             narrow = self.filters[i - 1] if i else None
             if narrows_last:
@@ -116,7 +118,7 @@ class VGG:
         return getattr(keras.layers, kind)(
             width,
             size,
-            data_format="channels_last",
+            **_LAYOUT,
             kernel_initializer=keras.initializers.RandomNormal(stddev=_SPREAD),
             dtype=self.dtype,
             **arguments,
