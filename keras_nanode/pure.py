@@ -131,8 +131,9 @@ def _impure(layer: keras.Layer, deed: str) -> str:
         f"The dynamics {layer.name!r} of an ODE must be a pure function, since a "
         "solver evaluates it several times a step and again for the gradient, but a "
         f"call of it {deed}. Use GroupNormalization or LayerNormalization instead of "
-        "BatchNormalization, put Dropout, noise and activity regularizers outside of "
-        "the ODE, or freeze the layer with `trainable = False`. "
+        "BatchNormalization, or, in a layer that is trained already, keep its "
+        "statistics as they are with `trainable = False` of each BatchNormalization "
+        "alone. Put Dropout, noise and activity regularizers outside of the ODE. "
         f"Received: {type(layer).__name__}"
     )
 

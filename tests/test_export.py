@@ -66,7 +66,7 @@ def elsewhere(code, path, x, tmp_path):
     batch, results = tmp_path / "batch.npy", tmp_path / "results.npz"
     np.save(batch, x)
     run = subprocess.run(
-        [sys.executable, "-c", READ + code + WRITE, path, batch, results],
+        [sys.executable, "-c", READ + code + WRITE, str(path), batch, results],
         capture_output=True,
         text=True,
     )
@@ -149,6 +149,31 @@ def test_a_convolutional_model_is_served_by_litert_and_onnx(tmp_path):
     model.export(paths[1], format="onnx", verbose=False)
     check_served(LITERT, paths[0], model, tmp_path)
     check_served(ONNX, paths[1], model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "name"),
+    [
+        (SAVED_MODEL, {}, "model"),
+        (LITERT, {"format": "litert"}, "model.tflite"),
+        (ONNX, {"format": "onnx"}, "model.onnx"),
+    ],
+    ids=["saved_model", "litert", "onnx"],
+)
+def test_the_part_behind_an_augmentation_is_exported(code, arguments, name, tmp_path):
+    """The README's recipe, for Keras would serve the augmentation, too."""
+    inference = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.BucketConvODE(2, steps=2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    augmentation = keras.layers.RandomTranslation(0.5, 0.5)
+    model = trained(keras.Sequential([keras.Input((6, 6, 1)), augmentation, inference]))
+    inference.export(str(tmp_path / name), verbose=False, **arguments)
+    check_served(code, tmp_path / name, model, tmp_path)
 
 
 def test_a_materialized_model_needs_no_loops(tmp_path):

@@ -436,6 +436,14 @@ def test_frozen_batch_normalization_is_pure():
     np.testing.assert_allclose(y, x + x / np.sqrt(1.001), rtol=1e-4)
 
 
+def test_a_block_with_frozen_statistics_learns_the_rest():
+    norm = keras.layers.BatchNormalization(trainable=False)
+    block = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), norm])
+    ode = layers.ODE(block, steps=2)
+    ode(random((4, 3)), training=True)
+    assert [v.name for v in ode.trainable_variables] == ["kernel", "bias"]
+
+
 def dense_ode(**arguments):
     return layers.DenseODE(**{"basis": "trig", "steps": 2, **arguments})
 
