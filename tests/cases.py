@@ -82,6 +82,16 @@ LAYERS = {
 }
 
 
+def in_turn(*lists):
+    """Tuples of a member of each list, as many as the longest has.
+
+    The product of all lists would find no more where one does not act on another.
+    """
+    lists = [list(members) for members in lists]
+    rounds = range(max(map(len, lists)))
+    return [tuple(members[i % len(members)] for members in lists) for i in rounds]
+
+
 def numbers(structure):
     return tree.map_structure(ops.convert_to_numpy, structure)
 

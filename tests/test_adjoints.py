@@ -14,6 +14,7 @@ from cases import (
     assert_close,
     compiled,
     gradients,
+    in_turn,
     layer_gradients,
     numbers,
     random,
@@ -78,9 +79,15 @@ def tolerance(dtype):
 
 
 @pytest.mark.parametrize(
-    ("basis", "dtype"), [*((name, FLOAT64) for name in BASES), ("trig", "float32")]
+    ("solver", "basis", "dtype"),
+    [
+        *in_turn(SOLVERS, BASES, [FLOAT64]),
+        *((solver, "bucket", FLOAT64) for solver in REVERSIBLE),
+        *((solver, "trig", FLOAT64) for solver in REVERSIBLE),
+        ("rk4", "trig", "float32"),
+        ("alf", "trig", "float32"),
+    ],
 )
-@pytest.mark.parametrize("solver", SOLVERS)
 def test_exact_adjoints_agree_with_direct(solver, basis, dtype):
     basis = BASES[basis]
     # 7 steps make legs of unequal length; 3 buckets are not aligned with them.
@@ -134,7 +141,7 @@ def test_direct_agrees_with_finite_differences(solver, basis):
     ("solver", "basis", "times"),
     [
         *((solver, "poly", (0.0, 1.0)) for solver in SOLVERS),
-        *(("heun", basis, (1.0, 0.0)) for basis in BASES),
+        *(("heun", basis, (1.0, 0.0)) for basis in ("bucket", "trig", "hats")),
         ("rk4", "poly", (0.0, 0.3, 1.0)),
     ],
 )
@@ -208,8 +215,9 @@ def test_unused_args_get_zeros(adjoint):
     assert np.all(in_y0 != 0) and in_a != 0 and np.all(in_b == 0)
 
 
-@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (1.0, 0.7, -0.2)])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    ("solver", "times"), in_turn(SOLVERS, [(0.0, 0.5, 1.0), (1.0, 0.7, -0.2)])
+)
 def test_gradients_of_times_with_fixed_steps(solver, times):
     """Against central differences, which are those of the discrete solution."""
 
@@ -258,8 +266,14 @@ def sensitivities(y0, args, times):
     return found.y.T[:, 2:].reshape(-1, 2, 6)
 
 
-@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
-@pytest.mark.parametrize("solver", PAIRS)
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [
+        *((solver, "checkpoint") for solver in PAIRS),
+        ("dopri5", "backsolve"),
+        ("tsit5", "direct"),
+    ],
+)
 def test_adaptive_gradients_are_the_sensitivities(solver, adjoint):
     y0, args = np.array([1.0, 1.0]), np.array([1.5, 1.0, 3.0, 1.0])
     times = np.array([0.0, 0.5, 1.0])
@@ -306,13 +320,16 @@ def test_adaptive_exact_adjoints_agree_with_direct(solver, basis):
     exact, primals = problem(BASES[basis], solver, steps, "direct", (0.0, 0.5, 2.0))
     desired = gradients(exact, *primals)
     # 3 and 5 states become too many more than once.
-    for adjoint in ("checkpoint", *map(Checkpoint, (1, 2, 3, 5, 60))):
+    nums = (1, 2, 3, 5, 60) if solver == "bosh3" else (3,)
+    for adjoint in ("checkpoint", *map(Checkpoint, nums)):
         f, _ = problem(BASES[basis], solver, steps, adjoint, (0.0, 0.5, 2.0))
         assert_close(gradients(f, *primals), desired, 1e-10)
 
 
-@pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.4, 0.0)])
-@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize(
+    ("basis", "times"),
+    in_turn(["bucket", "trig", "hats", "legendre"], [(0.0, 1.0), (1.0, 0.4, 0.0)]),
+)
 def test_adaptive_backsolve_is_as_exact_as_its_tolerance(basis, times):
     steps = Adaptive(1e-9, 1e-9, 300)
     exact, primals = problem(BASES[basis], "tsit5", steps, "checkpoint", times)

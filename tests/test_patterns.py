@@ -6,7 +6,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from cases import BASES, LAYERS, assert_close, layer_gradients, numbers, random
+from cases import (
+    BASES,
+    LAYERS,
+    assert_close,
+    in_turn,
+    layer_gradients,
+    numbers,
+    random,
+)
 from keras import ops
 from test_layers import IMAGE, SelfAttention
 
@@ -54,10 +62,11 @@ def train(layer, shape):
 # Trained weights.
 
 
-@pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
-@pytest.mark.parametrize("name", ["Dense", "Sequential", "frozen"])
+@pytest.mark.parametrize(
+    ("basis", "name"), in_turn(BASES, ["Dense", "Sequential", "frozen"])
+)
 def test_a_trained_layer_starts_at_its_weights_on_every_basis(name, basis):
-    check_start(*TRAINED[name], basis)
+    check_start(*TRAINED[name], BASES[basis])
 
 
 @pytest.mark.parametrize("name", TRAINED)

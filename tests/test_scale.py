@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import PAIRS, SOLVERS, numbers
+from cases import PAIRS, SOLVERS, in_turn, numbers
 from keras import ops
 
 from keras_nanode import Adaptive, odeint, tableaus
@@ -35,9 +35,8 @@ def solve(func, y0, unit, t=(0.0, 2.0), *, solver="dopri5", rtol=1e-4, atol=1e-6
     return numbers(y)[-1] / np.float32(unit), counts
 
 
-@pytest.mark.parametrize("atol", [1e-6, 0.0])
 @pytest.mark.parametrize("func", [linear, constant_of])
-@pytest.mark.parametrize("solver", PAIRS)
+@pytest.mark.parametrize(("solver", "atol"), in_turn(PAIRS, [1e-6, 0.0]))
 def test_a_problem_is_solved_alike_in_every_unit(solver, func, atol):
     options = {"solver": solver, "atol": atol}
     y0 = [0.0, 0.0] if func is constant_of else [1.0, 3.0]

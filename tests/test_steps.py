@@ -5,7 +5,16 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from cases import ADJOINTS, IMAGE, SOLVERS, VECTOR, assert_close, gradients, random
+from cases import (
+    ADJOINTS,
+    IMAGE,
+    SOLVERS,
+    VECTOR,
+    assert_close,
+    gradients,
+    in_turn,
+    random,
+)
 
 from keras_nanode import adjoints, bases, layers
 from keras_nanode.integrate import integrate
@@ -76,17 +85,19 @@ def test_weights_are_scaled_only_where_that_scales_the_slope(name):
     assert LayerFunction(block).scale is None
 
 
-@pytest.mark.parametrize("times", [[0.0, 1.0], [1.0, 0.7, -0.2]])
+UNIT_STEPS = [
+    *(("euler", adjoint) for adjoint in ADJOINTS if adjoint != "reversible"),
+    *((solver, "checkpoint") for solver in SOLVERS if solver != "euler"),
+    ("reversible(heun)", "reversible"),
+    ("alf", "reversible"),
+]
+
+
 @pytest.mark.parametrize(
-    ("solver", "adjoint"),
-    [
-        *(("euler", adjoint) for adjoint in ADJOINTS if adjoint != "reversible"),
-        *((solver, "checkpoint") for solver in SOLVERS if solver != "euler"),
-        ("reversible(heun)", "reversible"),
-        ("alf", "reversible"),
-    ],
+    ("kind", "times"), in_turn(UNIT_STEPS, [[0.0, 1.0], [1.0, 0.7, -0.2]])
 )
-def test_a_unit_step_is_the_step(solver, adjoint, times):
+def test_a_unit_step_is_the_step(kind, times):
+    solver, adjoint = kind
     dynamics = layers.TimeVarying(
         layers.DenseBlock(hidden_units=3), bases.Trigonometric(2), start="independent"
     )

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import ADJOINTS, assert_close, compiled, gradients, numbers
+from cases import ADJOINTS, assert_close, compiled, gradients, in_turn, numbers
 from keras import ops
 from problems import FLOAT64, scalar
 from test_second_derivatives import gradient
@@ -95,9 +95,20 @@ def argument(form, times):
     return (lambda: made), []
 
 
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", KINDS)
+MODES = ["eager", "compiled"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    sorted(
+        {
+            *in_turn(KINDS, FORMS),
+            *(("checkpoint", form) for form in FORMS),
+            *(("adaptive checkpoint", form) for form in FORMS),
+        }
+    ),
+)
 def test_times_in_every_form(kind, form, mode):
     expected, _ = solve(ONCE, **KINDS[kind])
     expected = numbers(expected)[[0, 1, 1, 2, 3, 3, 3]]
@@ -118,8 +129,7 @@ def test_times_in_every_form(kind, form, mode):
         np.testing.assert_allclose(y, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "mode"), in_turn(KINDS, MODES))
 def test_equal_times_have_gradients_as_one_has(kind, mode):
     def f(times):
         def run(y0, k):
