@@ -69,7 +69,7 @@ def sweep(steps: Steps, params, first, count, body, carry, limit=None):
             length,
             lambda j, carry: body(start + j, get_step(j), carry),
             carry,
-            limit and steps.batch,
+            None if limit is None else steps.batch,
         )
 
     return _batches(steps, params, first, count, run, carry, False, limit)
