@@ -27,7 +27,9 @@ def layer_model(name):
 
 
 def classifier(name):
-    sizes = {"steps": 3, "filters": 8, "hidden_filters": 4}
+    # As many steps as the default basis has buckets.
+    steps = 10 if name == "bucket" else 3
+    sizes = {"steps": steps, "filters": 8, "hidden_filters": 4}
     return models.classifier((8, 8, 1), 3, name, **sizes), (2, 8, 8, 1)
 
 

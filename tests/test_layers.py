@@ -1,10 +1,13 @@
 """What the layers mean: against residual networks, NumPy and each other."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 from cases import (
     BASES,
+    LAYERS,
     assert_close,
     compiled,
     layer_gradients,
@@ -406,6 +409,52 @@ def test_time_is_not_rounded_for_a_users_layer():
     keras.config.set_dtype_policy("mixed_bfloat16")
     y = layers.ODE(TimeDtype(), steps=2)(np.zeros((1, 2), "float32"))
     assert numbers(ops.cast(y, "float32")).tolist() == [[1.0, 1.0]]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Forced(keras.layers.Layer):
+    """A layer with a weight of its own, and a time: w x cos(t)."""
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=input_shape[-1:], initializer="ones", name="w")
+
+    def call(self, x, t):
+        return self.w * x * ops.cast(ops.cos(t), x.dtype)
+
+    def compute_output_shape(self, input_shape, **_):
+        return input_shape
+
+
+POLICIES = ["float32", "float64", "bfloat16", "mixed_float16", "mixed_bfloat16"]
+
+
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_layer_with_weights_and_a_time_has_any_dtype_policy(policy, solver):
+    keras.config.set_dtype_policy(policy)
+    ode = layers.ODE(Forced(), solver)
+    x = ops.ones((2, 3), keras.DTypePolicy(policy).compute_dtype)
+    y = numbers(ops.cast(ode(x), "float32"))
+    steps = np.prod(1 + 0.1 * np.cos(np.arange(10) / 10))
+    exact = steps if solver == "euler" else np.exp(np.sin(1))
+    np.testing.assert_allclose(y, exact, rtol=3e-2)
+    in_weights, _ = layer_gradients(ode, numbers(ops.cast(x, "float32")))
+    assert in_weights[0].shape == (3,)
+    assert 0 < float(in_weights[0][0]) < 1e3
+
+
+@pytest.mark.parametrize("training", [None, True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_is_told_whether_it_trains(name, training):
+    """As `keras.layers.Dense` may be, on symbolic inputs and on values."""
+    arguments, shape = LAYERS[name]
+    layer = getattr(layers, name)(**arguments())
+    time = {"t": 0.3} if "t" in inspect.signature(layer.call).parameters else {}
+    x = keras.Input(shape[1:])
+    model = keras.Model(x, layer(x, training=training, **time))
+    given = random(shape)
+    y = numbers(layer(given, training=training, **time))
+    np.testing.assert_allclose(numbers(model(given)), y, rtol=1e-5, atol=1e-6)
 
 
 # Bad input.
