@@ -17,6 +17,8 @@ from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import BasisWeights, Structure, VectorField
 
+# They are laid out beforehand: more would be a mistake, or an attack in a file.
+MOST_STEPS = 10**7
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
@@ -283,7 +285,7 @@ def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     if isinstance(solver, BDF):
         return _check_adaptive(solver, adaptive)
     if isinstance(steps, (int, np.integer)):
-        return checks.integer("steps", steps)
+        return checks.integer("steps", steps, most=MOST_STEPS)
     if not isinstance(adaptive, Adaptive):
         raise checks.wrong(
             "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'

@@ -146,7 +146,8 @@ def best_of(metric, videos, samples, mode="max") -> BestSample:
         the curve over time.
 
     Raises:
-        ValueError: if the shapes do not go together, or `mode` is unknown.
+        ValueError: if the shapes do not go together, `mode` is unknown, or all samples
+            of a video are NaN to the metric. Of others, one that is NaN is not taken.
 
     Example:
 
@@ -180,8 +181,16 @@ def best_of(metric, videos, samples, mode="max") -> BestSample:
         ],
         axis=1,
     )
-    means = values.mean(axis=2)
-    index = means.argmax(axis=1) if mode == "max" else means.argmin(axis=1)
+    sign = 1 if mode == "max" else -1
+    means = sign * values.mean(axis=2)
+    unknown = np.isnan(means)
+    if unknown.all(axis=1).any():
+        raise ValueError(
+            "`metric` is NaN for every sample of a video. Look for NaN in `videos` and "
+            f"`samples`. Received: videos {np.flatnonzero(unknown.all(axis=1))}"
+        )
+    # A sample that is NaN is never the best.
+    index = np.where(unknown, -np.inf, means).argmax(axis=1)
     return BestSample(values[np.arange(len(index)), index], index)
 
 

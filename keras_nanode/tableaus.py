@@ -17,6 +17,11 @@ import math
 import keras
 import numpy as np
 
+from keras_nanode import checks
+
+# Above it there are more than 2,000 order conditions.
+_MOST_ORDER = 10
+
 Tree = tuple  # a rooted tree: the tuple of its root's subtrees
 
 
@@ -27,7 +32,7 @@ class Tableau:
 
     Args:
         name: String, the method's name.
-        order: Positive integer. The tableau must fulfil every order condition up to
+        order: Integer from 1 to 10. The tableau must fulfil every order condition up to
             it (one for each rooted tree with that many nodes at most).
         a: Stage i's coefficients, one row a stage; row i has i numbers.
         b: Weights of the stages, one a stage.
@@ -35,7 +40,8 @@ class Tableau:
             adaptive steps; () if there is none.
 
     Raises:
-        ValueError: if the shapes do not fit or an order condition is violated.
+        ValueError: if `order` is not such an integer, a number is not finite, the
+            shapes do not fit, an order condition is violated, or `b_embedded` is `b`.
 
     Example:
 
@@ -57,10 +63,12 @@ class Tableau:
     b_embedded: tuple[float, ...] = ()
 
     def __post_init__(self):
+        checks.integer("order", self.order, 1, _MOST_ORDER)
         # Lists arrive from a saved configuration.
-        object.__setattr__(self, "a", tuple(tuple(row) for row in self.a))
-        object.__setattr__(self, "b", tuple(self.b))
-        object.__setattr__(self, "b_embedded", tuple(self.b_embedded))
+        a = self.a if isinstance(self.a, (tuple, list)) else ()
+        object.__setattr__(self, "a", tuple(_row("a", row) for row in a))
+        object.__setattr__(self, "b", _row("b", self.b))
+        object.__setattr__(self, "b_embedded", _row("b_embedded", self.b_embedded))
         if [len(row) for row in self.a] != list(range(len(self.b))):
             raise ValueError(
                 f"The tableau {self.name!r} is not explicit: with {len(self.b)} "
@@ -70,6 +78,12 @@ class Tableau:
         self._check_order("b", self.b, self.order)
         if self.b_embedded:
             self._check_order("b_embedded", self.b_embedded, self.order - 1)
+            if max(map(abs, self.error_weights)) < 1e-10:
+                raise ValueError(
+                    f"The weights `b_embedded` of the tableau {self.name!r} must not "
+                    "be those of `b`: their difference estimates the error. Leave them "
+                    f"out if there is none. Received: b_embedded={self.b_embedded}"
+                )
 
     def _check_order(self, name, weights, order):
         if len(weights) != len(self.b):
@@ -111,6 +125,14 @@ class Tableau:
     @classmethod
     def from_config(cls, config: dict) -> "Tableau":
         return cls(**config)
+
+
+def _row(name: str, row) -> tuple[float, ...]:
+    expected = "finite numbers"
+    found = checks.array(name, row, expected)
+    if found.ndim != 1 or not np.isfinite(found).all():
+        raise checks.wrong(name, row, expected)
+    return tuple(found.tolist())
 
 
 def _place(row: tuple[float, ...]) -> float:

@@ -6,7 +6,7 @@ import pytest
 from cases import BASES, numbers, random
 from keras import ops
 
-from keras_nanode import bases
+from keras_nanode import bases, layers
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -225,3 +225,49 @@ def test_names():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Users(bases.Basis):
+    """A basis that may break a promise."""
+
+    size = 2
+
+    def __init__(self, z=lambda t: [1 + 0 * t, t], **attributes):
+        self.z = z
+        vars(self).update(attributes)
+
+    def __call__(self, t):
+        return ops.stack(self.z(t))
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("basis", "message"),
+    [
+        (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0.5\) of shape \(2,\)"),
+        (Users(size=0), "`size` must be.*Received: size=0"),
+        (Users(size=None), "`size` must be.*Received: size=None"),
+        (Users(size=10**9), "`size` must be.*at most 65536.*size=1000000000"),
+        (Users(lambda t: [t, t / 0]), "must be finite in the domain.*Received: z"),
+        (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the domain"),
+        (Users(breakpoints=(0.5, 0.2)), r"increasing times inside.*\(0.5, 0.2\)"),
+        (Users(breakpoints=(0.5, 1.5)), r"increasing times inside.*\(0.5, 1.5\)"),
+        (Users(breakpoints=(0.0, 0.5)), "increasing times inside"),
+        (Users(breakpoints=0.5), "increasing times inside"),
+        (Users(breakpoints=("a",)), "increasing times inside"),
+        (Users(domain=(1.0, 0.0)), "`domain` must be"),
+    ],
+)
+def test_a_users_basis_is_checked_when_a_layer_is_built_with_it(basis, message):
+    layer = layers.TimeVarying(keras.layers.Dense(3), basis)
+    with pytest.raises(ValueError, match=f"Users does not keep.*{message}"):
+        layer.build((None, 3))
+    assert not layer.built
+
+
+def test_a_users_basis_that_keeps_its_promises_is_taken():
+    basis = Users(breakpoints=(0.25,), domain=(-1, 2))
+    layer = layers.TimeVarying(keras.layers.Dense(3), basis)
+    assert layer(np.ones((1, 3)), t=0.5).shape == (1, 3)

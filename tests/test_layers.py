@@ -493,6 +493,12 @@ def test_a_block_with_frozen_statistics_learns_the_rest():
     assert [v.name for v in ode.trainable_variables] == ["kernel", "bias"]
 
 
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+def test_a_state_of_integers_is_refused(dtype):
+    with pytest.raises(ValueError, match=f"floating dtype.*Received: dtype='{dtype}'"):
+        layers.ODE(keras.layers.Dense(3), dtype=dtype)
+
+
 def dense_ode(**arguments):
     return layers.DenseODE(**{"basis": "trig", "steps": 2, **arguments})
 

@@ -71,6 +71,18 @@ def test_the_best_sample_is_chosen_for_each_metric_and_video():
         )
 
 
+def test_a_sample_whose_metric_is_nan_is_never_the_best():
+    videos = frames(2, 3, 16, 16, 1) / 2
+    samples = np.stack([videos + np.nan, videos + 0.2, videos + 0.1], axis=1)
+    for mode, best in (("max", 2), ("min", 1)):
+        found = metrics.best_of(metrics.psnr, videos, samples, mode)
+        assert found.index.tolist() == [best, best]
+        assert np.isfinite(found.values).all()
+    samples[1] = np.nan
+    with pytest.raises(ValueError, match=r"NaN for every sample.*Received: videos \[1"):
+        metrics.best_of(metrics.psnr, videos, samples)
+
+
 def test_a_distance_of_the_users_own_is_minimised():
     network = keras.layers.Dense(4)
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_nanode import Reversible, solvers, tableaus
+from keras_nanode import Adaptive, Reversible, bases, layers, solvers, tableaus
 from keras_nanode.tableaus import Tableau
 
 EMBEDDED = [name for name, tableau in tableaus.ALL.items() if tableau.b_embedded]
@@ -106,3 +106,54 @@ def test_only_runge_kutta_methods_are_made_reversible(solver):
 def test_a_bad_coupling_is_refused(coupling):
     with pytest.raises(ValueError, match=rf"\(0, 1\]. Received: coupling={coupling}"):
         Reversible("heun", coupling)
+
+
+TWO = {"name": "two", "order": 2, "a": ((), (1.0,)), "b": (0.5, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"order": 30}, "at most 10. Received: order=30"),
+        ({"order": 0}, "at least 1 and.*Received: order=0"),
+        ({"order": True}, "Received: order=True"),
+        ({"b": (0.5, np.nan)}, "`b` must be finite numbers"),
+        ({"a": ((), (np.inf,))}, "`a` must be finite numbers"),
+        ({"a": ((), ("x",))}, "`a` must be finite numbers"),
+        ({"b_embedded": (0.5, 0.5)}, "must not be those of `b`.*estimates the error"),
+        ({"b": (0.5, 0.4)}, "violated by"),
+        ({"a": 3}, "is not explicit"),
+    ],
+)
+def test_a_tableau_is_checked_also_when_a_file_holds_it(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Tableau(**{**TWO, **changes})
+    config = keras.saving.serialize_keras_object(Tableau(**TWO))
+    config["config"].update(changes)
+    with pytest.raises(ValueError, match=message):
+        keras.saving.deserialize_keras_object(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_buckets": 10**12}, "at most 65536. Received: num_buckets="),
+        ({"degree": 10**9}, "at most 1000. Received: degree="),
+        ({"order": 10**9}, "at most 32767. Received: order="),
+        ({"size": 10**12}, "at most 65536. Received: size="),
+    ],
+)
+def test_nothing_that_a_file_holds_of_a_basis_takes_long(config, message):
+    kinds = (bases.Bucket, bases.Polynomial, bases.Trigonometric, bases.Cosine)
+    kind = next(k for k in kinds if set(config) <= set(k(2).get_config()))
+    with pytest.raises(ValueError, match=message):
+        kind.from_config(config)
+
+
+def test_nor_of_steps():
+    with pytest.raises(ValueError, match="at most 10000000. Received: steps="):
+        layers.ODE(keras.layers.Dense(2), steps=10**12)
+    with pytest.raises(ValueError, match="at most 10000000. Received: max_steps="):
+        Adaptive(max_steps=10**12)
+    with pytest.raises(ValueError, match="at most 10000. Received: depth="):
+        layers.ResidualStack(keras.layers.Dense(2), 10**9)

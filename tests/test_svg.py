@@ -615,3 +615,49 @@ def test_bad_generators():
     generator = models.VideoGenerator(tiny(), 3)
     with pytest.raises(ValueError, match=r"'noise'.*the keys \('frames',\)"):
         generator({"frames": videos(2, 2)})
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+@pytest.mark.parametrize("value", [1.5, -0.5, np.nan, np.inf])
+def test_a_video_out_of_range_is_refused_or_its_prediction_is_nan(value):
+    model = tiny()
+    generator = models.VideoGenerator(model, num_frames=2, num_samples=2)
+    x = videos(2, 2)
+    x[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match=r"`context` must be in \[0, 1\].*Received"):
+        generator.predict(x, verbose=0)
+    with pytest.raises(ValueError, match=r"`context` must be in \[0, 1\].*Received"):
+        generator.predict({"context": x}, verbose=0)
+    if keras.backend.backend() == "torch":
+        return  # it knows all values
+    # Of a dataset nothing is known beforehand, and in a compiled function never.
+    video = generator.predict(Batches(x), verbose=0)
+    assert np.isfinite(video[0]).all() and np.isnan(video[1]).all()
+    seen = videos(2, 5)
+    seen[1, 0, 3, 4] = value
+    predicted = model.predict(Batches(seen), verbose=0)["reconstruction"]
+    assert np.isfinite(predicted[0]).all() and np.isnan(predicted[1]).all()
+
+
+@on_tensorflow
+def test_an_exported_generator_says_so_too(tmp_path):
+    import tensorflow as tf
+
+    generator = models.VideoGenerator(tiny(), num_frames=2)
+    generator.export(str(tmp_path / "model"), verbose=False)
+    x = videos(2, 2)
+    x[1] = 255
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    video = numbers(served.serve(x))
+    assert np.isfinite(video[0]).all() and np.isnan(video[1]).all()

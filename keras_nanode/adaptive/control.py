@@ -95,7 +95,7 @@ class Adaptive:
                 "`rtol` and `atol` must not both be 0, since no step is without error. "
                 "Received: rtol=0, atol=0"
             )
-        checks.integer("max_steps", self.max_steps)
+        checks.integer("max_steps", self.max_steps, most=10**7)
 
     def get_config(self) -> dict:
         return dataclasses.asdict(self)

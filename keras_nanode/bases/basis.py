@@ -106,6 +106,50 @@ class Basis(abc.ABC):
         return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
 
 
+# More would be a mistake, and in a file an attack: pieces are laid out one by one.
+MOST_FUNCTIONS = 2**16
+# Each degree is an operation of the traced graph.
+MOST_DEGREE = 1000
+
+
+def check_promises(basis: Basis) -> None:
+    """Raises a ValueError if a basis, of a user's perhaps, is not what `Basis` says."""
+    name = type(basis).__name__
+    try:
+        _check_promises(basis)
+    except ValueError as error:
+        raise ValueError(
+            f"The class {name} does not keep what `bases.Basis` promises: {error}, "
+            f"{basis!r}"
+        ) from None
+
+
+def _check_promises(basis: Basis) -> None:
+    size = checks.integer("size", getattr(basis, "size", None), 1, MOST_FUNCTIONS)
+    t0, t1 = check_domain(basis.domain)
+    expected = f"increasing times inside of the domain {(t0, t1)}"
+    inside = checks.array("breakpoints", basis.breakpoints, expected)
+    edges = np.concatenate([[t0], inside.reshape(-1), [t1]])
+    if inside.ndim != 1 or not np.all(np.diff(edges) > 0):
+        raise checks.wrong("breakpoints", basis.breakpoints, expected)
+    # In the middle of pieces, where no side is in question.
+    some = np.unique(np.linspace(0, len(edges) - 2, 4).astype(int))
+    for t in (edges[some] + edges[some + 1]) / 2:
+        z = basis(ops.convert_to_tensor(np.float32(t)))
+        shape = tuple(getattr(z, "shape", ()))
+        if shape != (size,):
+            raise ValueError(
+                f"`__call__(t)` must give z(t) of shape {(size,)}. "
+                f"Received: z({t:g}) of shape {shape}"
+            )
+        values = ops.convert_to_numpy(ops.cast(z, "float32"))
+        if not np.isfinite(values).all():
+            raise ValueError(
+                "`__call__(t)` must be finite in the domain. "
+                f"Received: z({t:g})={values}"
+            )
+
+
 def check_domain(domain) -> tuple[float, float]:
     expected = "two finite times (t0, t1) with t0 < t1, whichever way the ODE runs"
     ends = checks.array("domain", domain, expected)

@@ -5,7 +5,12 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.bases.basis import Broadcasting, check_domain
+from keras_nanode.bases.basis import (
+    MOST_DEGREE,
+    MOST_FUNCTIONS,
+    Broadcasting,
+    check_domain,
+)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -63,7 +68,9 @@ class Bucket(Broadcasting):
     piecewise_constant = True
 
     def __init__(self, num_buckets: int, domain=(0.0, 1.0)):
-        self.num_buckets = self.size = checks.integer("num_buckets", num_buckets)
+        self.num_buckets = self.size = checks.integer(
+            "num_buckets", num_buckets, most=MOST_FUNCTIONS
+        )
         self.domain = check_domain(domain)
         self.breakpoints = _equal_edges(self.domain, self.size)[1:-1]
 
@@ -115,8 +122,8 @@ class BSpline(Broadcasting):
     """
 
     def __init__(self, size: int, degree: int = 3, knots=None, domain=(0.0, 1.0)):
-        self.degree = checks.integer("degree", degree, 0)
-        self.size = checks.integer("size", size, self.degree + 1)
+        self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
+        self.size = checks.integer("size", size, self.degree + 1, MOST_FUNCTIONS)
         self.domain = check_domain(domain)
         pieces = self.size - self.degree
         edges = _equal_edges(self.domain, pieces)

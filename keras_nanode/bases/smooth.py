@@ -5,7 +5,12 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.bases.basis import Broadcasting, check_domain
+from keras_nanode.bases.basis import (
+    MOST_DEGREE,
+    MOST_FUNCTIONS,
+    Broadcasting,
+    check_domain,
+)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -31,7 +36,7 @@ class Polynomial(Broadcasting):
     unbounded = True
 
     def __init__(self, degree: int, domain=(0.0, 1.0)):
-        self.degree = checks.integer("degree", degree, 0)
+        self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
 
@@ -73,7 +78,7 @@ class Legendre(Broadcasting):
     """
 
     def __init__(self, degree: int, domain=(0.0, 1.0)):
-        self.degree = checks.integer("degree", degree, 0)
+        self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
 
@@ -119,7 +124,7 @@ class Cosine(Broadcasting):
     """
 
     def __init__(self, size: int, domain=(0.0, 1.0)):
-        self.size = checks.integer("size", size)
+        self.size = checks.integer("size", size, most=MOST_FUNCTIONS)
         self.domain = check_domain(domain)
 
     def __call__(self, t):
@@ -160,7 +165,7 @@ class Trigonometric(Broadcasting):
     unbounded = True
 
     def __init__(self, order: int, period: float = 2 * np.pi, domain=(0.0, 1.0)):
-        self.order = checks.integer("order", order, 0)
+        self.order = checks.integer("order", order, 0, MOST_FUNCTIONS // 2 - 1)
         self.period = checks.number(
             "period", period, "a positive, finite number", lambda p: p > 0
         )

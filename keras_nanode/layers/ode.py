@@ -104,6 +104,12 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     ):
         # The state keeps its precision; `dynamics` casts what it computes.
         super().__init__(autocast=False, **kwargs)
+        if not keras.backend.is_float_dtype(self.compute_dtype):
+            raise checks.wrong(
+                "dtype",
+                self.compute_dtype,
+                "a floating dtype or policy, since the state changes continuously",
+            )
         self.dynamics = checks.layer("dynamics", dynamics)
         self.t_span = _check_span(t_span, dynamics)
         self._choose(solver, steps, adjoint)

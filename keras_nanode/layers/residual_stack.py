@@ -51,7 +51,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     def __init__(self, block, depth, shared=False, **kwargs):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
-        self.depth = checks.integer("depth", depth)
+        self.depth = checks.integer("depth", depth, most=10_000)
         self.shared = checks.boolean("shared", shared)
         others = range(1, self.depth)
         self.blocks = [block] + [

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, bases, checks
+from keras_nanode.bases.basis import check_promises
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
@@ -85,6 +86,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         return [name for name in super().__dir__() if name != "layer"]
 
     def build(self, input_shape):
+        with backend.eagerly():
+            check_promises(self.basis)
         # A layer that is built here has new draws.
         self._held.is_given = self.layer.built
         self._pattern_output(input_shape)

@@ -1,9 +1,11 @@
 """A video model's futures as a model of their own."""
 
 import keras
+import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
+from keras_nanode.models.svg import inputs as check
 from keras_nanode.models.svg.model import SVG
 
 
@@ -75,6 +77,14 @@ class VideoGenerator(Nesting, keras.Model):
         return self.model.generate(
             num_frames=self.num_frames, num_samples=self.num_samples, **given
         )
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`; of an array the range is checked beforehand."""
+        context = x.get("context") if isinstance(x, dict) else x
+        if isinstance(context, np.ndarray):
+            least = self.model.context_frames
+            check.frames("context", context, self.model.frame_shape, least)
+        return super().predict(x, *args, **kwargs)
 
     def input_signature(self, noise=False):
         """What `export` takes, with the noise as an input or without.

@@ -39,7 +39,19 @@ def frames(name: str, x, shape: tuple[int, ...], least: int) -> None:
 
 
 def in_range(x):
-    return ops.all((x >= -_TOLERANCE) & (x <= 1 + _TOLERANCE))
+    return ops.all(_inside(x))
+
+
+def spoil(outputs, videos):
+    """The outputs, (batch, ...), NaN for each of the videos that is out of range: a
+    compiled function cannot refuse it."""
+    inside = ops.all(_inside(videos), axis=tuple(range(1, len(videos.shape))))
+    inside = ops.reshape(inside, (-1, *(1,) * (len(outputs.shape) - 1)))
+    return ops.where(inside, outputs, ops.cast(float("nan"), outputs.dtype))
+
+
+def _inside(x):
+    return (x >= -_TOLERANCE) & (x <= 1 + _TOLERANCE)
 
 
 def range_message(name: str) -> str:

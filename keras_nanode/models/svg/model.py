@@ -223,10 +223,9 @@ class SVG(keras.Model):
             ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
         )
         skips = [ops.take(skip, sources, axis=1) for skip in skips]
+        reconstruction = vgg.over_time(self.decoder, [predicted, *skips], training)
         return {
-            "reconstruction": vgg.over_time(
-                self.decoder, [predicted, *skips], training
-            ),
+            "reconstruction": check.spoil(reconstruction, frames),
             **dict(zip(_GAUSSIANS, (*q, *p), strict=True)),
         }
 
@@ -248,7 +247,7 @@ class SVG(keras.Model):
                 "dataset of tensors (with actions, of dicts), not of tuples. "
                 f"Received: targets={y!r}, sample_weight={sample_weight!r}"
             )
-        frames, _ = self._split(x)
+        frames = x["frames"] if isinstance(x, dict) else x
         backend.require(check.in_range(frames), check.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
         mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
@@ -282,7 +281,8 @@ class SVG(keras.Model):
                 which the last is not used), if the model has actions.
 
         Returns:
-            A float32 tensor, (batch, num_samples, num_frames, *frame_shape).
+            A float32 tensor, (batch, num_samples, num_frames, *frame_shape). In a
+            compiled function it is NaN for a context that is not in [0, 1].
 
         Raises:
             ValueError: if an argument is not as described.
@@ -304,7 +304,7 @@ class SVG(keras.Model):
         else:
             noise = ops.convert_to_tensor(noise)
             check.noise(noise, shape)
-        return roll_out(self, context, actions, noise)
+        return check.spoil(roll_out(self, context, actions, noise), context)
 
     def get_config(self):
         names = set(inspect.signature(SVG).parameters) - {"kwargs"}
