@@ -54,6 +54,8 @@ def odeint(
         steps: Positive integer, the number of equal steps between neighbouring times;
             `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
             estimated error; None for adaptive steps if the solver has an estimate.
+            Of TensorFlow's loops only `tf.vectorized_map` cannot hold them but with
+            `adjoint="backsolve"`: solve for all rows at once instead.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
             `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
             adjoint, which `"checkpoint"` and `"backsolve"` both mean, and refuses the

@@ -293,3 +293,19 @@ def test_the_transforms_of_pytorch_take_direct_alone():
     f, _ = solution(*args, "checkpoint")
     with pytest.raises(ValueError, match='torch.func.*`adjoint="direct"`'):
         gradients(keras_vectorized_map, f, y, params)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends map any steps")
+def test_adaptive_steps_in_a_vectorized_map_of_tensorflow():
+    def f(y):
+        def solve(row):
+            steps = {"steps": Adaptive(1e-8, 1e-8), "adjoint": "backsolve"}
+            return odeint(lambda t, y: -y, row, [0.0, 1.0], **steps)[-1]
+
+        return ops.vectorized_map(solve, y)
+
+    y = np.linspace(1, 2, 6).reshape(2, 3)
+    y1, pullback = backend.vjp(f, ops.convert_to_tensor(y))
+    np.testing.assert_allclose(numbers(y1), y * np.exp(-1), rtol=1e-6)
+    (in_y,) = pullback(ops.ones_like(y1))
+    np.testing.assert_allclose(numbers(in_y), np.exp(-1), rtol=1e-6)
