@@ -272,6 +272,7 @@ CALLS = {
             "solver": "solver",
             "adjoint": "adjoint",
             "start": "start",
+            "t_span": "span",
         },
     ),
     "models.SVG": (
@@ -293,6 +294,7 @@ CALLS = {
             "seed": "seed or None",
             "layout": "mode",
             "action_dim": "integer of at least 0",
+            "t_span": "span",
         },
     ),
     "models.SVG.from_preset": (

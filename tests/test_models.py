@@ -6,6 +6,7 @@ from cases import numbers, random
 from keras_nanode import bases, layers, models
 
 SMALL = {"filters": 8, "hidden_filters": 4, "steps": 3}
+SIZES = {**SMALL, "steps": 10}
 
 
 def block_weights(**arguments):
@@ -149,3 +150,41 @@ def test_keras_default_of_channels_first_changes_no_classifier(block, normalizat
         )
         outputs.append(numbers(model(x)))
     np.testing.assert_array_equal(*outputs)
+
+
+def test_buckets_over_0_to_n_learn_as_the_residual_network(tmp_path):
+    """From the same weights, 20 updates: it is the same network."""
+    n, x, y = 4, random((16, 8, 8, 3)), np.arange(16) % 3
+    sizes = {**SMALL, "steps": n, "normalization": "group"}
+    flow = models.classifier(
+        (8, 8, 3),
+        3,
+        "bucket",
+        bases.Bucket(n, (0, n)),
+        t_span=(0, n),
+        start="independent",
+        **sizes,
+    )
+    stack = models.classifier((8, 8, 3), 3, "uncon_resnet", **sizes)
+    for source, target in zip(stack.layers, flow.layers, strict=True):
+        weights = source.get_weights()
+        if source.name == "flow_0":
+            blocks = [block.get_weights() for block in source.blocks]
+            weights = [np.stack(slices) for slices in zip(*blocks, strict=True)]
+        target.set_weights(weights)
+    curves = []
+    for model in (flow, stack):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(3e-3), loss)
+        curves.append(
+            model.fit(x, y, batch_size=16, epochs=20, verbose=0).history["loss"]
+        )
+    assert curves[1][-1] < 0.9 * curves[1][0]
+    np.testing.assert_allclose(*curves, atol=1e-4)
+
+
+def test_a_default_basis_covers_the_flow():
+    for block in ("bucket", "cosine", "poly", "trig"):
+        model = models.classifier((8, 8, 1), 3, block, t_span=(0, 10), **SIZES)
+        assert model.get_layer("flow_0").dynamics.basis.domain == (0, 10)
+        assert model.get_layer("flow_0").t_span == (0, 10)

@@ -111,7 +111,9 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 "a floating dtype or policy, since the state changes continuously",
             )
         self.dynamics = checks.layer("dynamics", dynamics)
-        self.t_span = _check_span(t_span, dynamics)
+        self.t_span = check_span(t_span)
+        if isinstance(dynamics, WeightsOverTime):
+            dynamics.basis.check_covers("t_span", self.t_span)
         self._choose(solver, steps, adjoint)
         self.supports_masking = True
         self.tally = Tally()
@@ -282,7 +284,8 @@ class _Traced(keras.Layer):
             raise
 
 
-def _check_span(t_span, dynamics) -> tuple[float, float]:
+def check_span(t_span) -> tuple[float, float]:
+    """Two different times as numbers."""
     if len(np.shape(t_span)) != 1 or len(t_span) != 2:
         raise ValueError(
             "`t_span` must be two different, finite times (t0, t1). "
@@ -290,6 +293,4 @@ def _check_span(t_span, dynamics) -> tuple[float, float]:
         )
     checks.times("t_span", t_span)
     t0, t1 = (float(t) for t in t_span)
-    if isinstance(dynamics, WeightsOverTime):
-        dynamics.basis.check_covers("t_span", (t0, t1))
     return t0, t1

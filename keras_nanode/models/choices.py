@@ -10,6 +10,7 @@ def basis_of(
     basis: bases.Basis | None,
     blocks: Sequence[str],
     defaults: Mapping[str, bases.Basis],
+    t_span: tuple[float, float],
 ) -> bases.Basis | None:
     """The basis for the weights of a block; None if they do not depend on time.
 
@@ -18,13 +19,14 @@ def basis_of(
         basis: The user's choice; None for the block's default.
         blocks: The names that there are.
         defaults: The default basis of each block whose weights depend on time.
+        t_span: The times of the flow, which are the domain of a default basis.
 
     Raises:
         ValueError: if `block` is unknown, or `basis` not of its default's class.
     """
     default = defaults.get(checks.one_of("block", block, blocks))
     if basis is None:
-        return default
+        return default and _on(default, t_span)
     if default is None:
         raise ValueError(
             f"The weights of block={block!r} do not depend on time, so that it takes "
@@ -39,3 +41,8 @@ def basis_of(
             f"Received: basis={basis!r}"
         )
     return basis
+
+
+def _on(basis: bases.Basis, t_span: tuple[float, float]) -> bases.Basis:
+    """The same basis on the domain of a flow."""
+    return type(basis).from_config({**basis.get_config(), "domain": sorted(t_span)})

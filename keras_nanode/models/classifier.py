@@ -4,12 +4,12 @@ import keras
 
 from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
+from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
 
-# The rows of the paper's Table 1.
-BLOCKS = ("auto", "app", "bucket", "poly", "trig", "con_resnet", "uncon_resnet")
-
-_BASES = {name: bases.ALL[name] for name in ("bucket", "poly", "trig")}
+# The rows of the paper's Table 1, and cosines.
+_BASES = {name: bases.ALL[name] for name in ("bucket", "poly", "trig", "cosine")}
+BLOCKS = ("auto", "app", *_BASES, "con_resnet", "uncon_resnet")
 
 
 def classifier(
@@ -28,22 +28,24 @@ def classifier(
     solver="euler",
     adjoint="checkpoint",
     start: str = "constant",
+    t_span: tuple[float, float] = (0.0, 1.0),
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.
 
-    The flow is dx/dt = f(x, theta(t)) over t from 0 to 1 with a bottleneck of three
+    The flow is dx/dt = f(x, theta(t)) over `t_span` with a bottleneck of three
     pre-activated convolutions for f (1x1, 3x3, 1x1), or a residual network of the same
     blocks. With the default widths, a set of weights theta has 69,632 numbers.
 
     Args:
         input_shape: `(height, width, channels)` of the images.
         classes: Positive integer, the number of logits.
-        block: What the flow is. `"trig"`, `"bucket"` and `"poly"` have weights that
-            depend on time, `"app"` sees the time as a channel, `"auto"` does not depend
-            on it. `"con_resnet"` and `"uncon_resnet"` are residual networks of `steps`
-            blocks with shared and with separate weights.
+        block: What the flow is. `"trig"`, `"bucket"`, `"poly"` and `"cosine"` have
+            weights that depend on time, `"app"` sees the time as a channel, `"auto"`
+            does not depend on it. `"con_resnet"` and `"uncon_resnet"` are residual
+            networks of `steps` blocks with shared and with separate weights.
         basis: The basis of a flow whose weights depend on time; None for that of the
-            paper's Table 1: 10 buckets, degree 10, or order 10.
+            paper's Table 1, 10 buckets, degree 10 or order 10, or 10 cosines, with
+            `t_span` as its domain.
         steps: Positive integer, the solver's steps, or the depth of a residual network.
         filters: Positive integer, channels of the flow.
         hidden_filters: Positive integer, width of the bottleneck.
@@ -55,6 +57,10 @@ def classifier(
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
         start: As in `layers.TimeVarying`.
+        t_span: As in `layers.ODE`. Over (0, steps) each of Euler's steps has length 1,
+            as a block of a residual network; with as many buckets, `block="bucket"` is
+            that network, and learns as it does. Over (0, 1) the steps refine one flow,
+            and each update of a weight moves the outputs by 1 / steps of that.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, channels)` to
@@ -77,7 +83,7 @@ def classifier(
     References:
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
-    basis = basis_of(block, basis, BLOCKS, _BASES)
+    basis = basis_of(block, basis, BLOCKS, _BASES, check_span(t_span))
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
     expected = "(height, width, channels) of the images, without the batch"
     image_shape = checks.integers("input_shape", input_shape, expected, 3)
@@ -107,7 +113,7 @@ def classifier(
             dynamics = TimeVarying(pattern, basis, start)
         else:
             dynamics = pattern
-        return ODE(dynamics, solver, steps, adjoint=adjoint, name=name)
+        return ODE(dynamics, solver, steps, t_span, adjoint, name=name)
 
     # Whatever Keras' default is, the images are (height, width, channels).
     layout = {"data_format": "channels_last"}

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, bases, checks
+from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import arguments, vgg
 from keras_nanode.models.svg import inputs as check
@@ -14,14 +15,15 @@ from keras_nanode.models.svg.gaussian import kl_divergence, sample
 from keras_nanode.models.svg.generation import roll_out
 from keras_nanode.models.svg.recurrent import advance, gaussian, joined, networks
 
-# What may stand for the convolutions of a VGG block that keep its width.
-VIDEO_BLOCKS = ("conv", "auto", "trig", "bucket", "poly")
-
+# What may stand for the convolutions of a VGG block that keep its width: ODEs with
+# weights over these bases, or constant ones.
 _BASES: dict[str, bases.Basis] = {
     "trig": bases.Trigonometric(3),
     "bucket": bases.Bucket(3),
     "poly": bases.Polynomial(3),
+    "cosine": bases.Cosine(3),
 }
+VIDEO_BLOCKS = ("conv", "auto", *_BASES)
 _GAUSSIANS = (
     "posterior_mean",
     "posterior_log_variance",
@@ -66,9 +68,9 @@ class SVG(keras.Model):
         context_frames: Positive integer, how many frames are given in generation.
         block: One of `models.VIDEO_BLOCKS`: convolutions (`"conv"`), or dx/dt =
             tanh(W(t) * x) with constant weights (`"auto"`), or with weights that depend
-            on time (`"trig"`, `"bucket"`, `"poly"`).
+            on time (`"trig"`, `"bucket"`, `"poly"`, `"cosine"`).
         basis: The basis of weights that depend on time; None for `Trigonometric(3)`,
-            `Bucket(3)` or `Polynomial(3)`.
+            `Bucket(3)`, `Polynomial(3)` or `Cosine(3)`, with `t_span` as its domain.
         steps: Positive integer, Euler steps of an ODE.
         filters: Four widths, from the highest resolution to the lowest.
         feature_dim: Positive integer, the number of features h of a frame.
@@ -84,6 +86,7 @@ class SVG(keras.Model):
             those of the decoder narrowed by the last one, which no ODE replaces.
         action_dim: Integer, the size of the action that leads from a frame to the next;
             0 for videos without actions.
+        t_span: That of an ODE, as in `layers.ODE`.
 
     Call arguments:
         inputs: Floating videos with values in [0, 1], more frames than
@@ -136,6 +139,7 @@ class SVG(keras.Model):
         *,
         layout="paper",
         action_dim=0,
+        t_span=(0.0, 1.0),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -143,7 +147,8 @@ class SVG(keras.Model):
         self.frame_shape = arguments.frame_shape(frame_shape)
         self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
-        self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES)
+        self.t_span = check_span(t_span)
+        self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES, self.t_span)
         self.steps = checks.integer("steps", steps)
         self.feature_dim = checks.integer("feature_dim", feature_dim)
         self.latent_dim = checks.integer("latent_dim", latent_dim)
@@ -187,6 +192,7 @@ class SVG(keras.Model):
             self.normalization,
             flow,
             self.steps,
+            self.t_span,
             self.adjoint,
             self.dtype_policy,
         )

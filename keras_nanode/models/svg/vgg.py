@@ -35,6 +35,7 @@ class VGG:
         basis: That of the ODE that replaces the convolutions of a block which keep its
             width; None for convolutions.
         steps: Euler steps of an ODE.
+        t_span: Its times.
         adjoint: As in `keras_nanode.layers.ODE`.
         dtype: The dtype policy of all layers.
     """
@@ -44,6 +45,7 @@ class VGG:
     normalization: str
     basis: bases.Basis | None
     steps: int
+    t_span: tuple[float, float]
     adjoint: object
     dtype: object
 
@@ -109,6 +111,7 @@ class VGG:
             self.basis,
             activation="tanh",
             steps=self.steps,
+            t_span=self.t_span,
             adjoint=self.adjoint,
             kernel_initializer=keras.initializers.RandomNormal(stddev=_SPREAD),
             dtype=self.dtype,
