@@ -69,17 +69,17 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "test_materialize.py::test_it_loads_without_this_library",
     ),
     "export as a SavedModel": (
-        "test_export.py::test_a_saved_model_is_served[trig]",
+        "test_export.py::test_a_saved_model_is_served[bucket]",
         "test_export.py::test_adaptive_steps_are_served",
         "test_adaptive.py::test_jax_exports_no_report_of_the_evaluations",
     ),
     "export to LiteRT": (
-        "test_export.py::test_litert_holds_the_loop[trig]",
+        "test_export.py::test_litert_holds_the_loop[bucket]",
         "test_export.py::test_litert_holds_the_loop[adaptive]",
     ),
     "export to ONNX": (
         "test_export.py::test_onnx_holds_the_loop[trig]",
-        "test_export.py::test_onnx_holds_the_loop[adaptive]",
+        "test_export.py::test_onnx_holds_the_loop[adaptive direct]",
     ),
     "`MirroredStrategy`": (
         "test_distribution.py::test_two_replicas_of_a_mirrored_strategy",

@@ -29,8 +29,9 @@ def shown(name: str, value) -> str:
 def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
     """`value` as an int, if it is an integer of at least `least`, at most `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        end = "" if most is None else f" and at most {most}"
+    too_large = whole and most is not None and value > most
+    if not whole or value < least or too_large:
+        end = f" and at most {most}" if too_large else ""
         raise wrong(name, value, f"an integer of at least {least}{end}")
     return int(value)
 
