@@ -10,15 +10,13 @@ from keras import ops, tree
 
 from keras_nanode import adjoints, backend, checks, solvers
 from keras_nanode import times as form
-from keras_nanode.adaptive import Adaptive, Status, bdf
+from keras_nanode.adaptive import Adaptive, Status, bdf, get_steps
 from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.steps import Problem
 from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import BasisWeights, Structure, VectorField
 
-# They are laid out beforehand: more would be a mistake, or an attack in a file.
-MOST_STEPS = 10**7
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
@@ -105,7 +103,7 @@ def odeint(
     dtype = time_dtype(y0)
     times = form.read(t, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
-    steps = check_steps(method, steps)
+    steps = get_steps(method, steps)
     checks.boolean("return_stats", return_stats)
     args = _as_args(args, dtype)
     of, weights = _as_field(func, adjoint, times.given, y0, args)
@@ -276,44 +274,3 @@ def as_state(y, name: str = "inputs"):
 def time_dtype(y: Structure) -> str:
     dtypes = {keras.backend.standardize_dtype(x.dtype) for x in tree.flatten(y)}
     return "float64" if "float64" in dtypes else "float32"
-
-
-def check_steps(solver: Solver | BDF, steps) -> int | Adaptive:
-    """The number of steps, or what chooses them."""
-    if isinstance(steps, dict):
-        steps = keras.saving.deserialize_keras_object(steps)
-    by_name = isinstance(steps, str) and steps == "adaptive"
-    adaptive = Adaptive() if steps is None or by_name else steps
-    if isinstance(solver, BDF):
-        return _check_adaptive(solver, adaptive)
-    if isinstance(steps, (int, np.integer)):
-        return checks.integer("steps", steps, most=MOST_STEPS)
-    if not isinstance(adaptive, Adaptive):
-        raise checks.wrong(
-            "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'
-        )
-    if not solver.estimates_error:
-        raise ValueError(
-            f"The solver {solver.name!r} has no error estimate, so that it cannot "
-            "choose its steps. Give their number, for example `steps=10`, or use a "
-            "solver that has: 'bosh3', 'dopri5', 'tsit5' or 'dopri8'. "
-            f"Received: steps={steps!r}"
-        )
-    return adaptive
-
-
-def _check_adaptive(solver: BDF, steps) -> Adaptive:
-    if not isinstance(steps, Adaptive):
-        raise ValueError(
-            f"The solver {solver.name!r} chooses its steps by the estimated error and "
-            "takes no number of them. Leave `steps` out, or give "
-            f"`Adaptive(rtol, atol, max_steps)`. Received: steps={steps!r}"
-        )
-    return steps
-
-
-def serialize_steps(steps: int | Adaptive):
-    """What `check_steps` reads back."""
-    if isinstance(steps, Adaptive):
-        return keras.saving.serialize_keras_object(steps)
-    return steps

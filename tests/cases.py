@@ -123,12 +123,12 @@ def gradients(f, *primals):
     return numbers(compiled(run)(*tree.map_structure(ops.convert_to_tensor, primals)))
 
 
-def layer_gradients(layer, x):
+def layer_gradients(layer, x, **inputs):
     """Of sum(layer(x) ** 2) in the layer's trainable weights and in x."""
 
     def f(weights, x):
         state = [v.value for v in layer.non_trainable_variables]
-        return layer.stateless_call(weights, state, x)[0]
+        return layer.stateless_call(weights, state, x, **inputs)[0]
 
     return gradients(f, [ops.copy(v.value) for v in layer.trainable_variables], x)
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from cases import LAYERS, VECTOR
-from check_layer import CHECKS, check_layer
+from check_layer import CHECKS, check_layer, checks_of
 from keras import ops
 
 from keras_nanode import backend, layers
@@ -14,8 +14,14 @@ def test_every_public_layer_is_in_the_list():
     assert set(LAYERS) == set(layers.__all__)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, id=f"{name}{check.__name__}")
+        for name, (arguments, _) in LAYERS.items()
+        for check in checks_of(getattr(layers, name), arguments)
+    ],
+)
 def test_public_layers(name, check, tmp_path):
     arguments, shape = LAYERS[name]
     check(getattr(layers, name), arguments, shape, tmp_path)
@@ -67,6 +73,14 @@ class RoundsTheTime(Scale):
 class HasNoGradient(Scale):
     def call(self, inputs):
         return inputs * ops.stop_gradient(self.scale.value)
+
+
+@registered
+class ComputesInFloat32(Scale):
+    def call(self, inputs):
+        scale = ops.cast(self.scale, "float32")
+        y = ops.cast(ops.cast(inputs, "float32") * scale, self.compute_dtype)
+        return y
 
 
 class IsNotRegistered(Scale):
@@ -123,6 +137,14 @@ def test_a_correct_layer_passes(tmp_path):
         (DropsItsName, "'name'"),
         (PromisesAnotherShape, r"3\) == \(None, 7\)|7\) == \(None, 3\)"),
         (RoundsTheTime, "the time is rounded"),
+        pytest.param(
+            ComputesInFloat32,
+            "computes in float32",
+            marks=pytest.mark.skipif(
+                keras.backend.backend() != "tensorflow",
+                reason="much of Keras computes float64 in float32",
+            ),
+        ),
         (HasNoGradient, "No gradients|did not move|does not require grad"),
         (IsNotRegistered, "keras_nanode>IsNotRegistered"),
         (ForgetsItsArgument, "assert False"),

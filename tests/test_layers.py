@@ -564,8 +564,19 @@ def test_bad_arguments(make, message):
 
 @pytest.mark.parametrize("t_span", [(0.0, 5.0), (2.0, -1.0)])
 def test_smooth_bases_go_beyond_their_domain(t_span):
-    for basis in ("constant", "poly", "trig"):
-        dense_ode(basis=BASES[basis], t_span=t_span).build((None, 3))
+    """With the values of their formulas there."""
+    t = t_span[1]
+    formulas = {
+        "constant": [1],
+        "poly": [1, t, t**2],
+        "trig": [1, np.cos(t), np.sin(t), np.cos(2 * t), np.sin(2 * t)],
+    }
+    for basis, z in formulas.items():
+        ode = dense_ode(basis=BASES[basis], t_span=t_span, start="independent")
+        ode.build((None, 3))
+        kernel = numbers(ode.dynamics.coefficients[0])
+        expected = np.tensordot(z, kernel, 1)
+        np.testing.assert_allclose(numbers(ode.weights_at(t)[0]), expected, rtol=1e-4)
 
 
 # Configuration.

@@ -15,11 +15,17 @@ ROOT = pathlib.Path(keras_nanode.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 README = (ROOT.parent / "README.md").read_text()
 EXAMPLES = "".join(p.read_text() for p in (ROOT.parent / "examples").glob("*.py"))
+# Blocks of code and words in backquotes, for the prose has words such as "ODE" anyway.
+CODE = EXAMPLES + "".join(
+    block or word
+    for block, word in re.findall(r"```python(.*?)```|(`[^`\n]+`)", README, re.DOTALL)
+)
 
 # Each part may import those before it.
 ORDER = (
     "checks",
     "backend",
+    "order_conditions",
     "tableaus",
     "bases",
     "vector_field",
@@ -91,7 +97,7 @@ def _bases():
 @pytest.mark.parametrize(("module", "name"), sorted(set(public())))
 def test_public_names_are_documented_and_used(module, name):
     thing = getattr(importlib.import_module(module), name)
-    assert name in README or name in EXAMPLES, "used in no example"
+    assert re.search(rf"\b{name}\b", CODE), "used in no example"
     if not callable(thing):
         return
     doc = inspect.getdoc(thing)
@@ -109,7 +115,7 @@ def test_public_names_are_documented_and_used(module, name):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_small(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 330
+    assert len(text.splitlines()) <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body

@@ -5,7 +5,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_nanode import Adaptive, Reversible, bases, layers, solvers, tableaus
+from keras_nanode import (
+    Adaptive,
+    Reversible,
+    bases,
+    layers,
+    solvers,
+    tableaus,
+)
+from keras_nanode.order_conditions import order_residual, trees
 from keras_nanode.tableaus import Tableau
 
 EMBEDDED = [name for name, tableau in tableaus.ALL.items() if tableau.b_embedded]
@@ -14,7 +22,7 @@ SSP3 = Tableau("ssp3", 3, ((), (1.0,), (0.25, 0.25)), (1 / 6, 1 / 6, 2 / 3))
 
 def test_rooted_trees_are_counted():
     # OEIS A000081.
-    assert [len(tableaus._trees(n)) for n in range(1, 9)] == [
+    assert [len(trees(n)) for n in range(1, 9)] == [
         1, 1, 2, 4, 9, 20, 48, 115,
     ]  # fmt: skip
 
@@ -22,16 +30,16 @@ def test_rooted_trees_are_counted():
 @pytest.mark.parametrize("name", tableaus.ALL)
 def test_order_is_the_stated_one_and_not_more(name):
     tableau = tableaus.ALL[name]
-    assert tableaus.order_residual(tableau.a, tableau.b, tableau.order) < 2e-14
-    assert tableaus.order_residual(tableau.a, tableau.b, tableau.order + 1) > 1e-6
+    assert order_residual(tableau.a, tableau.b, tableau.order) < 2e-14
+    assert order_residual(tableau.a, tableau.b, tableau.order + 1) > 1e-6
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_embedded_row_has_one_order_less_and_not_more(name):
     tableau = tableaus.ALL[name]
     b = tableau.b_embedded
-    assert tableaus.order_residual(tableau.a, b, tableau.order - 1) < 2e-14
-    assert tableaus.order_residual(tableau.a, b, tableau.order) > 1e-6
+    assert order_residual(tableau.a, b, tableau.order - 1) < 2e-14
+    assert order_residual(tableau.a, b, tableau.order) > 1e-6
 
 
 def test_which_pairs_end_on_the_first_stage_of_the_next_step():

@@ -5,6 +5,7 @@ the rounding of a large t0.
 """
 
 from keras_nanode.adaptive import bdf
+from keras_nanode.adaptive.argument import get_steps, serialize_steps
 from keras_nanode.adaptive.control import Adaptive, Status
 from keras_nanode.adaptive.keep import Doubling, Squares
 from keras_nanode.adaptive.march import integrals, march
@@ -16,10 +17,12 @@ __all__ = [
     "Squares",
     "Status",
     "bdf",
+    "get_steps",
     "integrals",
     "march",
     "nan_where",
     "outcome",
     "record",
+    "serialize_steps",
     "spoil",
 ]

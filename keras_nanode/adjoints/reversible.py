@@ -55,5 +55,5 @@ class ReversibleAdjoint(Adjoint):
         return self.with_gradient(problem, forward, backward, y0, params)
 
     def adaptive(self, problem, control, y0, params):
-        # `check_steps` refuses adaptive steps of the solvers that `check` lets pass.
+        # `get_steps` refuses adaptive steps of the solvers that `check` lets pass.
         raise TypeError(f"{problem.solver.name!r} takes no adaptive steps.")

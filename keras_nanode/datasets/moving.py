@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_nanode import checks
 from keras_nanode.datasets.epochs import as_floats
 
 Draws = dict[str, np.ndarray]
@@ -30,6 +31,26 @@ class Stage(NamedTuple):
     def room(self) -> int:
         """The pixels between a digit at one wall and the other wall."""
         return self.frame_size - self.digit_size
+
+
+def stage(
+    num_frames: int, num_digits: int, frame_size: int, digit_size: int | None
+) -> Stage:
+    checks.integer("frame_size", frame_size, 2)
+    found = Stage(
+        checks.integer("num_frames", num_frames),
+        checks.integer("num_digits", num_digits),
+        frame_size,
+        checks.integer(
+            "digit_size", frame_size // 2 if digit_size is None else digit_size
+        ),
+    )
+    if found.room < 1:
+        raise ValueError(
+            "Digits need room to move: `digit_size` must be below `frame_size`. "
+            f"Received: digit_size={digit_size}, frame_size={frame_size}"
+        )
+    return found
 
 
 class Motion(NamedTuple):

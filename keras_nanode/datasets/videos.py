@@ -84,7 +84,7 @@ def moving_digits(
     >>> tuple(next(iter(data.test)).shape), data.frame_shape
     ((8, 5, 32, 32, 1), (32, 32, 1))
     """
-    stage = _stage(num_frames, num_digits, frame_size, digit_size)
+    stage = moving.stage(num_frames, num_digits, frame_size, digit_size)
     counts = (train_videos, test_videos)
     return _moving(load_digits, stage, stochastic, counts, batch_size, seed)
 
@@ -152,7 +152,7 @@ def moving_mnist(
         - Stochastic Video Generation with a Learned Prior, arXiv 1802.07687
     """
     load = partial(load_tfds, "mnist", data_dir, train_split, test_split)
-    stage = _stage(num_frames, num_digits, frame_size, digit_size)
+    stage = moving.stage(num_frames, num_digits, frame_size, digit_size)
     counts = (train_videos, test_videos)
     return _moving(load, stage, stochastic, counts, batch_size, seed)
 
@@ -246,26 +246,6 @@ def _check_no_splits(splits: tuple[str, str]) -> None:
             "`train_split` and `test_split`. "
             f"Received: train_split={splits[0]!r}, test_split={splits[1]!r}"
         )
-
-
-def _stage(
-    num_frames: int, num_digits: int, frame_size: int, digit_size: int | None
-) -> moving.Stage:
-    checks.integer("frame_size", frame_size, 2)
-    stage = moving.Stage(
-        checks.integer("num_frames", num_frames),
-        checks.integer("num_digits", num_digits),
-        frame_size,
-        checks.integer(
-            "digit_size", frame_size // 2 if digit_size is None else digit_size
-        ),
-    )
-    if stage.room < 1:
-        raise ValueError(
-            "Digits need room to move: `digit_size` must be below `frame_size`. "
-            f"Received: digit_size={digit_size}, frame_size={frame_size}"
-        )
-    return stage
 
 
 # Moving digits

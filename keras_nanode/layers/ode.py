@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, checks, solvers
-from keras_nanode.adaptive import Adaptive
+from keras_nanode.adaptive import Adaptive, get_steps, serialize_steps
 from keras_nanode.dynamics import (
     WeightsOverTime,
     arrangement,
@@ -13,7 +13,7 @@ from keras_nanode.dynamics import (
     takes_time,
     vector_field,
 )
-from keras_nanode.integrate import as_state, check_steps, integrate, serialize_steps
+from keras_nanode.integrate import as_state, integrate
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
@@ -124,7 +124,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         basis = getattr(self.dynamics, "basis", None)
         if steps is None and not solver.estimates_error:
             steps = default_steps(basis, self.t_span)
-        steps = check_steps(solver, steps)
+        steps = get_steps(solver, steps)
         adjoint.check(solver)
         if not isinstance(steps, Adaptive):
             warn_of_unseen_pieces(self.name, basis, self.t_span, steps)

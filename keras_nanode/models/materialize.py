@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.integrate import as_state, check_steps, time_dtype
+from keras_nanode.adaptive import get_steps
+from keras_nanode.integrate import as_state, time_dtype
 from keras_nanode.layers import (
     ODE,
     Augment,
@@ -167,7 +168,7 @@ def _unrolled(ode: ODE, x, steps):
                 "cannot. Give their number, for example `materialize(model, steps=20)`."
                 f" Received: steps=None, and the layer's {ode.steps}"
             )
-        steps = check_steps(ode.solver, steps)
+        steps = get_steps(ode.solver, steps)
     else:
         steps = ode.steps
     field, params = ode.field()

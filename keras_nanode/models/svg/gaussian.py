@@ -2,6 +2,14 @@
 
 from keras import ops
 
+# The model's outputs that say what posterior and prior are.
+GAUSSIANS = (
+    "posterior_mean",
+    "posterior_log_variance",
+    "prior_mean",
+    "prior_log_variance",
+)
+
 
 def kl_divergence(mean, log_variance, other_mean, other_log_variance):
     """KL(q || p) in nats, summed over the last axis."""

@@ -62,6 +62,7 @@ def actions(given, dim: int, videos, time):
     """The first `time` actions of `videos`; of size 0 for a model without actions."""
     if given is None and not dim:
         return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
+    given = None if given is None else ops.convert_to_tensor(given)
     shape = () if given is None else tuple(given.shape)
     right = len(shape) == 3 and shape[2] == dim > 0
     if not right or (isinstance(time, int) and (shape[1] or time) < time):
@@ -76,10 +77,13 @@ def actions(given, dim: int, videos, time):
     return ops.cast(given[:, :time], videos.dtype)
 
 
-def noise(given, shape: tuple[int, ...]) -> None:
+def noise(given, shape: tuple[int, ...]):
+    """The noise as a tensor."""
+    given = ops.convert_to_tensor(given)
     if tuple(given.shape)[1:] != shape:
         raise ValueError(
             "`noise` must have the shape (batch, num_samples, num_frames, latent_dim), "
             f"here (batch, {', '.join(map(str, shape))}). "
             f"Received: noise with shape {tuple(given.shape)}"
         )
+    return given

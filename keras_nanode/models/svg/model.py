@@ -11,29 +11,13 @@ from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import arguments, vgg
 from keras_nanode.models.svg import inputs as check
-from keras_nanode.models.svg.gaussian import kl_divergence, sample
+from keras_nanode.models.svg.gaussian import GAUSSIANS, kl_divergence, sample
 from keras_nanode.models.svg.generation import roll_out
 from keras_nanode.models.svg.recurrent import advance, gaussian, joined, networks
 
 # What may stand for the convolutions of a VGG block that keep its width: ODEs with
 # weights over these bases, or constant ones.
-_BASES: dict[str, bases.Basis] = {
-    "trig": bases.Trigonometric(3),
-    "bucket": bases.Bucket(3),
-    "poly": bases.Polynomial(3),
-    "cosine": bases.Cosine(3),
-}
-VIDEO_BLOCKS = ("conv", "auto", *_BASES)
-_GAUSSIANS = (
-    "posterior_mean",
-    "posterior_log_variance",
-    "prior_mean",
-    "prior_log_variance",
-)
-_PRESETS: dict[str, dict] = {
-    "paper": {"filters": (16, 32, 64, 128), "feature_dim": 64, "rnn_units": 48},
-    "original": {"layout": "original", "normalization": "batch"},
-}
+VIDEO_BLOCKS = ("conv", "auto", *arguments.BASES)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -148,7 +132,7 @@ class SVG(keras.Model):
         self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
         self.t_span = check_span(t_span)
-        self.basis = basis_of(block, basis, VIDEO_BLOCKS, _BASES, self.t_span)
+        self.basis = basis_of(block, basis, VIDEO_BLOCKS, arguments.BASES, self.t_span)
         self.steps = checks.integer("steps", steps)
         self.feature_dim = checks.integer("feature_dim", feature_dim)
         self.latent_dim = checks.integer("latent_dim", latent_dim)
@@ -177,12 +161,7 @@ class SVG(keras.Model):
                 its BAIR videos, 22.8 million; with its layout and normalization.
             **changes: Arguments of `SVG`.
         """
-        return cls(
-            **{
-                **_PRESETS[checks.one_of("preset", preset, tuple(_PRESETS))],
-                **changes,
-            }
-        )
+        return cls(**{**arguments.preset(preset), **changes})
 
     def _make_networks(self):
         flow = bases.Constant() if self.block == "auto" else self.basis
@@ -232,7 +211,7 @@ class SVG(keras.Model):
         reconstruction = vgg.over_time(self.decoder, [predicted, *skips], training)
         return {
             "reconstruction": check.spoil(reconstruction, frames),
-            **dict(zip(_GAUSSIANS, (*q, *p), strict=True)),
+            **dict(zip(GAUSSIANS, (*q, *p), strict=True)),
         }
 
     def _split(self, inputs):
@@ -257,7 +236,7 @@ class SVG(keras.Model):
         backend.require(check.in_range(frames), check.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
         mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
-        kl = kl_divergence(*(y_pred[name] for name in _GAUSSIANS))
+        kl = kl_divergence(*(y_pred[name] for name in GAUSSIANS))
         frame_losses = mse + self.beta * kl
         losses = ops.sum(frame_losses, axis=1)
         for name, values in {
@@ -299,17 +278,13 @@ class SVG(keras.Model):
         check.frames("context", context, self.frame_shape, self.context_frames)
         context = ops.cast(context, self.compute_dtype)
         transitions = context.shape[1] + num_frames - 1
-        if actions is not None:
-            actions = ops.convert_to_tensor(actions)
         actions = check.actions(actions, self.action_dim, context, transitions)
         shape = (num_samples, num_frames, self.latent_dim)
         if noise is None:
             # All of it before the loop, whose body is so a pure function.
             batch = ops.shape(context)[0]
             noise = keras.random.normal((batch, *shape), seed=self.seed_generator)
-        else:
-            noise = ops.convert_to_tensor(noise)
-            check.noise(noise, shape)
+        noise = check.noise(noise, shape)
         return check.spoil(roll_out(self, context, actions, noise), context)
 
     def get_config(self):
