@@ -24,6 +24,15 @@ def registered_gradients() -> dict:
     return ops.gradient_registry._registry
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_for_this_file_alone():
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """Every test starts from one seed and leaves Keras as it found it."""
