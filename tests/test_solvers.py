@@ -85,6 +85,12 @@ def test_names_and_objects():
     assert keras.saving.get_registered_name(Tableau) == "keras_nanode>Tableau"
 
 
+def test_a_solver_is_shown_by_its_name():
+    assert repr(solvers.get("dopri8")) == "RungeKutta('dopri8')"
+    assert repr(solvers.get("alf")) == "AsynchronousLeapfrog('alf')"
+    assert "heun" in repr(Reversible("heun")) and len(repr(Reversible("heun"))) < 60
+
+
 @pytest.mark.parametrize(
     "solver",
     [*solvers.ALL, SSP3, Reversible("dopri5", 0.9), Reversible(SSP3)],

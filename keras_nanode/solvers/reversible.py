@@ -20,7 +20,7 @@ class _Reversible(Solver):
         return state[0]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ReversibleHeun(_Reversible):
     """Reversible Heun (Kidger et al. 2021, arXiv 2105.13493): order 2, one evaluation a
     step. The state is (y, u, g) with g = f(t, u)."""
@@ -55,7 +55,7 @@ class ReversibleHeun(_Reversible):
         return y, u, before(0.0, u)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AsynchronousLeapfrog(_Reversible):
     """ALF (Zhuang et al. 2021, MALI, arXiv 2102.04668): order 2, one evaluation a step.
     The state is (y, v), where v follows y'."""

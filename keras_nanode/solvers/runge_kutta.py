@@ -10,7 +10,7 @@ from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import Structure, add, advance, increment
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RungeKutta(Solver):
     """The explicit Runge-Kutta method of a tableau."""
 

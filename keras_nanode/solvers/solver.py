@@ -42,6 +42,9 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def evaluations(self) -> int: ...
 
+    def __repr__(self):
+        return f"{type(self).__name__}({self.name!r})"
+
     @property
     def estimates_error(self) -> bool:
         """Whether it can choose its steps by an estimate of their error."""
