@@ -28,10 +28,10 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 pytestmark = pytest.mark.slow
 
 
-def start(script: str, output: Path) -> subprocess.Popen[str]:
+def start(script: str, output: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(EXAMPLES / f"{script}.py"), *SMALL[script].split()]
     return subprocess.Popen(
-        [*command, "--output", str(output)],
+        [*command, "--output", str(output), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,9 +83,11 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_ran_through(
 def test_a_second_run_is_told_and_the_first_ends_in_a_line_when_asked_to(
     number, tmp_path
 ):
-    first = start("train_classifier", tmp_path)
+    # So many that it is not over before the second has started.
+    epochs = ("--epochs", "1000")
+    first = start("train_classifier", tmp_path, *epochs)
     assert any("Epoch" in line for line in first.stdout)
-    second = start("train_classifier", tmp_path)
+    second = start("train_classifier", tmp_path, *epochs)
     _, errors = second.communicate()
     assert second.returncode == 2
     assert len(errors.splitlines()) == 1
