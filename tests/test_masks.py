@@ -122,11 +122,11 @@ def test_outputs_do_not_depend_on_the_padding(make, training):
     assert abs(unmasked[:, :3] - expected).max() > 1e-3
 
 
-@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_models_train_alike_whatever_the_padding(make):
+@pytest.mark.parametrize("name", ["takes", "with time", "varying", "residual"])
+def test_models_train_alike_whatever_the_padding(name):
     """Keras finds the mask behind an Embedding, and so do gradients."""
     embedding = keras.layers.Embedding(9, WIDTH, mask_zero=True)
-    layer = make()
+    layer = LAYERS[name]()
 
     def model():
         pool = keras.layers.GlobalAveragePooling1D()

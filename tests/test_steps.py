@@ -93,6 +93,7 @@ UNIT_STEPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "times"), in_turn(UNIT_STEPS, [[0.0, 1.0], [1.0, 0.7, -0.2]])
 )
