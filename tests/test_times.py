@@ -242,8 +242,7 @@ def test_times_that_only_float64_tells_apart(kind):
 # Gradients.
 
 
-@pytest.mark.parametrize("func", [forced, system])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "func"), in_turn(KINDS, [forced, system]))
 def test_the_gradient_in_times_is_that_of_the_solution(kind, func):
     """Against central differences of an accurate solution."""
     accurate = {"solver": "dopri8", "steps": 20}
