@@ -181,6 +181,8 @@ class BasisWeights:
 def between(start, end, fraction):
     """The time that divides a step so: exactly `start` at 0 and `end` at 1, and for no
     fraction between outside of the step by rounding."""
+    if isinstance(fraction, float) and fraction in (0, 1):
+        return end if fraction else start
     time = start * (1 - fraction) + end * fraction
     if isinstance(fraction, float) and not 0 <= fraction <= 1:
         return time

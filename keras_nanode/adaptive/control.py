@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 
 import keras
 from keras import ops, tree
@@ -146,11 +147,23 @@ def _root_mean_square(leaves: list):
     """Over all entries, none of whose squares is too large or too small."""
     dtypes = {keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves}
     dtype = "float64" if "float64" in dtypes else leaves[0].dtype
-    count = sum(ops.cast(ops.size(leaf), dtype) for leaf in leaves)
-    # An empty batch has no error.
-    count = ops.where(count > 0, count, ops.ones_like(count))
-    sizes = [ops.cast(ops.max(abs(leaf), initial=0.0), dtype) for leaf in leaves]
-    largest = ops.max(ops.stack(sizes))
+    sizes = [ops.cast(_largest(leaf), dtype) for leaf in leaves]
+    largest = ops.max(ops.stack(sizes)) if len(sizes) > 1 else sizes[0]
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = [ops.sum((leaf / ops.cast(scale, leaf.dtype)) ** 2) for leaf in leaves]
-    return largest * (sum(ops.cast(x, dtype) for x in squares) / count) ** 0.5
+    total = sum(ops.cast(x, dtype) for x in squares)
+    return largest * (total / _count(leaves, dtype)) ** 0.5
+
+
+def _largest(leaf):
+    # A number that is known saves an operation, which tiny states notice.
+    known = None not in leaf.shape and math.prod(leaf.shape)
+    return ops.max(abs(leaf)) if known else ops.max(abs(leaf), initial=0.0)
+
+
+def _count(leaves: list, dtype):
+    """How many entries there are; 1 of none, for an empty batch has no error."""
+    if all(None not in leaf.shape for leaf in leaves):
+        return max(sum(math.prod(leaf.shape) for leaf in leaves), 1)
+    count = sum(ops.cast(ops.size(leaf), dtype) for leaf in leaves)
+    return ops.where(count > 0, count, ops.ones_like(count))
