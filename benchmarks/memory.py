@@ -221,11 +221,11 @@ def judge(peaks: Peaks, depths: tuple[int, ...]) -> Iterator[tuple[bool, str]]:
     for kind, allowed in FLAT.items():
         # Python frees the garbage of several eager steps at once: not of the first ten.
         some = depths[1:] if kind.startswith(EAGER) else depths
-        known = {n: peak.step for n in some if (peak := peaks.get((kind, n)))}
-        spread = max(known.values()) / min(known.values()) - 1
+        flat = {n: peak.step for n in some if (peak := peaks.get((kind, n)))}
+        spread = max(flat.values()) / min(flat.values()) - 1
         yield (
             spread <= allowed,
-            f"{kind} is flat: {min(known)} to {max(known)} steps within {spread:.1%}",
+            f"{kind} is flat: {min(flat)} to {max(flat)} steps within {spread:.1%}",
         )
     depths = tuple(n for n in depths if n != DEEPEST)
 
