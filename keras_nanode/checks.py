@@ -89,8 +89,7 @@ def path(name: str, value) -> None:
 def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
     """`value` as a tuple, if it is so many positive integers."""
     try:
-        given = tuple(value)
-        found = tuple(integer(name, n) for n in given)
+        found = tuple(integer(name, n) for n in value)
     except (TypeError, ValueError):
         raise wrong(name, value, expected) from None
     if len(found) != count:

@@ -79,8 +79,7 @@ class HasNoGradient(Scale):
 class ComputesInFloat32(Scale):
     def call(self, inputs):
         scale = ops.cast(self.scale, "float32")
-        y = ops.cast(ops.cast(inputs, "float32") * scale, self.compute_dtype)
-        return y
+        return ops.cast(ops.cast(inputs, "float32") * scale, self.compute_dtype)
 
 
 class IsNotRegistered(Scale):

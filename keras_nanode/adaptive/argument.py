@@ -4,11 +4,8 @@ import keras
 import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.adaptive.control import Adaptive
+from keras_nanode.adaptive.control import MOST_STEPS, Adaptive
 from keras_nanode.solvers import BDF, Solver
-
-# They are laid out beforehand: more would be a mistake, or an attack in a file.
-_MOST_STEPS = 10**7
 
 
 def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
@@ -24,7 +21,7 @@ def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     if isinstance(solver, BDF):
         return _check_adaptive(solver, adaptive)
     if isinstance(steps, (int, np.integer)):
-        return checks.integer("steps", steps, most=_MOST_STEPS)
+        return checks.integer("steps", steps, most=MOST_STEPS)
     if not isinstance(adaptive, Adaptive):
         raise checks.wrong(
             "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'

@@ -10,6 +10,8 @@ from keras import ops, tree
 from keras_nanode import checks
 from keras_nanode.vector_field import Structure
 
+# They are laid out beforehand: more would be a mistake, or an attack in a file.
+MOST_STEPS = 10**7
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 
 
@@ -96,7 +98,7 @@ class Adaptive:
                 "`rtol` and `atol` must not both be 0, since no step is without error. "
                 "Received: rtol=0, atol=0"
             )
-        checks.integer("max_steps", self.max_steps, most=10**7)
+        checks.integer("max_steps", self.max_steps, most=MOST_STEPS)
 
     def get_config(self) -> dict:
         return dataclasses.asdict(self)

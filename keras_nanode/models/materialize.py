@@ -104,8 +104,7 @@ def _input_shape(layer):
 
 def _check_masks(model):
     """Refuses masks, which the operations between layers would lose."""
-    layers = all_layers(model)
-    for layer in layers:
+    for layer in all_layers(model):
         makes = isinstance(layer, keras.layers.Masking)
         if makes or getattr(layer, "mask_zero", False):
             raise ValueError(
