@@ -13,10 +13,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from keras_nanode import bases, callbacks, datasets, layers, metrics, models
-from keras_nanode.adaptive import Adaptive
 from keras_nanode.adjoints import Checkpoint
-from keras_nanode.integrate import odeint
+from keras_nanode.odeint import odeint
 from keras_nanode.solvers import Reversible
+from keras_nanode.stepping import Adaptive
 
 __version__ = "0.1.0"
 

@@ -11,13 +11,9 @@ from keras import ops, tree
 
 from keras_nanode import backend, checks
 from keras_nanode.bases import Basis
-from keras_nanode.pure import LayerFunction, PlainFunction, value_of
-from keras_nanode.vector_field import (
-    BasisWeights,
-    FixedWeights,
-    Structure,
-    VectorField,
-)
+from keras_nanode.stateless import LayerFunction, PlainFunction, value_of
+from keras_nanode.structures import Structure
+from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 _TIME = ("t", "time")
 _OF_KERAS = ("training", "mask")

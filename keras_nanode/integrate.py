@@ -1,164 +1,14 @@
-"""`odeint`, the functional entry, and `integrate`, which it shares with the layers."""
+"""`integrate`, what `odeint` and the layers share."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops, tree
 
-from keras_nanode import adjoints, backend, checks, solvers
-from keras_nanode import times as form
-from keras_nanode.adaptive import Adaptive, Status, bdf, get_steps
-from keras_nanode.dynamics import arrangement, function_field, vector_field
-from keras_nanode.solvers import BDF, Solver
-from keras_nanode.steps import Problem
-from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import BasisWeights, Structure, VectorField
-
-_STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
-
-
-def odeint(
-    func: Callable | keras.Layer,
-    y0: Structure,
-    t,
-    args: tuple = (),
-    *,
-    solver: str | Tableau | Solver = "dopri5",
-    steps: int | str | Adaptive | None = None,
-    adjoint: str | adjoints.Adjoint = "checkpoint",
-    return_stats: bool = False,
-) -> Any:
-    """Integrates dy/dt = func(t, y, *args) from y(t[0]) = y0.
-
-    Args:
-        func: A function of a scalar tensor t, the state y and `args`, which gives dy/dt
-            in the structure, shapes and kind of y; or a Keras layer, which is called
-            as `layers.ODE` calls it: with y, where its `call` has a `t` with the time
-            too, and with (t, y, *args) where that comes first.
-        y0: A floating tensor of any shape, or a structure of such tensors.
-        t: At least two finite times in one direction: numbers, or a tensor or variable
-            of shape `(times,)`, or a list with scalar ones in it, to which gradients
-            then flow. Equal neighbours, as at the end of a padded series, have equal
-            states; if all are equal, each is y0.
-        args: What `func` takes beside t and y, any structure of tensors and numbers;
-            Python floats get the precision of y0.
-        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`;
-            or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
-            solves (the extra `stiff`). That factorizes a dense Jacobian at each step
-            and, for the gradient, one of two states and all parameters.
-        steps: Positive integer, the number of equal steps between neighbouring times;
-            `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
-            estimated error; None for adaptive steps if the solver has an estimate.
-            Of TensorFlow's loops only `tf.vectorized_map` cannot hold them but with
-            `adjoint="backsolve"`: solve for all rows at once instead.
-        adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
-            `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
-            adjoint, which `"checkpoint"` and `"backsolve"` both mean, and refuses the
-            others.
-        return_stats: Boolean, whether to return `(y, stats)`, with scalars
-            `num_steps` (tried), `num_accepted`, `num_rejected`, `num_fevals`
-            (evaluations of `func` for y, without those for gradients) and `status`, a
-            `keras_nanode.adaptive.Status` as an integer, 0 for success.
-
-    Returns:
-        y at each time, stacked along a new leading axis of length len(t); row 0 is y0.
-        Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
-        weights if `func` is a layer. What a function closes over gets none (with
-        `adjoint="direct"` it does, but not from adaptive steps on JAX): pass it in
-        `args`. The gradient in a time t_i is that of the exact solution,
-        <a(t_i), func(t_i, y_i)> with the cotangent a; with `adjoint="direct"` that of
-        the steps, which can be differentiated again, and of equal times the first one
-        has it all. `func` is evaluated for it only where somebody asks for it.
-
-        If adaptive steps fail, the times that were not reached have NaN; and all but
-        row 0 if tensors in a compiled function, which cannot raise an error, are not in
-        one direction.
-
-    Raises:
-        ValueError: if an argument is not as described, or `func` gives another
-            structure or shape than y's, or reads or updates a Keras variable that the
-            adjoint would miss.
-        RuntimeError: if adaptive steps fail in eager mode, unless the status is
-            returned.
-        ImportError: if what `solver="bdf"` needs is not installed.
-
-    Example:
-
-    >>> import keras
-    >>> from keras_nanode import Adaptive, odeint
-    >>> y, stats = odeint(
-    ...     lambda t, y: -y,
-    ...     keras.ops.ones(()),
-    ...     [0.0, 1.0],
-    ...     steps=Adaptive(rtol=1e-6),
-    ...     return_stats=True,
-    ... )
-    >>> round(float(y[-1]), 4), int(stats["status"])
-    (0.3679, 0)
-    """
-    y0 = _as_y0(y0)
-    dtype = time_dtype(y0)
-    times = form.read(t, dtype)
-    adjoint, method = adjoints.get(adjoint), solvers.get(solver)
-    steps = get_steps(method, steps)
-    checks.boolean("return_stats", return_stats)
-    args = _as_args(args, dtype)
-    of, weights = _as_field(func, adjoint, times.given, y0, args)
-    flat = tree.flatten(args)
-    # Integers cannot be differentiated: they do not take the way through the adjoint.
-    is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
-    floats = [x for x, yes in zip(flat, is_float, strict=True) if yes]
-
-    def func_of(t, y, params):
-        theta, floats = params
-        given = iter(floats)
-        filled = [
-            next(given) if yes else x for x, yes in zip(flat, is_float, strict=True)
-        ]
-        return of.func(t, y, theta, *tree.pack_sequence_as(args, filled))
-
-    def scale(params, h):
-        return of.scale(params[0], h), params[1]  # type: ignore[misc]
-
-    field = VectorField(func_of, of.weights, of.scale and scale)
-    params = (weights, floats)
-
-    follows = times.is_tensor and not adjoint.follows_times
-    start, arrived = y0, lambda y: y
-    if follows:
-        at = functools.partial(field.at, dtype=dtype)
-        start, arrived = form.follow(times, at, y0, params, adjoint.refusal)
-    if times.moves:
-        ends, stats = integrate(
-            field,
-            start,
-            params,
-            times.different if follows else times.differentiable(),
-            count=times.count,
-            solver=method,
-            steps=steps,
-            adjoint=adjoint,
-            name="`odeint`",
-            fails=not return_stats,
-        )
-        ends = times.at_given(start, ends)
-    else:
-        ends, stats = times.at_rest(start), dict.fromkeys(_STATS, 0)
-    y = tree.map_structure(
-        lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ends)
-    )
-    if not return_stats:
-        return y
-    if not isinstance(steps, Adaptive):
-        stats = _fixed_stats(method, times.num_intervals * steps, y)
-    stats = {key: ops.convert_to_tensor(stats[key], "int32") for key in _STATS}
-    if times.ordered is not None:
-        unordered = ops.cast(int(Status.UNORDERED), "int32")
-        stats["status"] = ops.where(times.ordered, stats["status"], unordered)
-    return y, stats
+from keras_nanode import adjoints, backend, checks
+from keras_nanode.stepping import Adaptive, Problem, Status, stepping_of
+from keras_nanode.structures import Structure
+from keras_nanode.vector_field import VectorField
 
 
 def integrate(
@@ -181,11 +31,8 @@ def integrate(
     """
     adjoint.check(solver)
     problem = Problem(field, solver, times, time_dtype(y0), count)
-    if not isinstance(steps, Adaptive):
-        return adjoint.fixed(problem, steps, y0, params), {}
-    solve = bdf.solve if isinstance(solver, BDF) else adjoint.adaptive
-    ends, stats = solve(problem, steps, y0, params)
-    if fails and backend.is_known(stats["status"]):
+    ys, stats = adjoint.solve(problem, stepping_of(solver, steps), y0, params)
+    if fails and stats and backend.is_known(stats["status"]):
         status, t, h = (
             ops.convert_to_numpy(stats[key]).item() for key in ("status", "t", "h")
         )
@@ -195,72 +42,7 @@ def integrate(
                 f"{Status(status).message} Received: status={Status(status).name}, "
                 f"t={t:.9g}, step size={h:.3g}, solver={solver.name!r}, steps={steps}"
             )
-    return ends, stats
-
-
-def _as_y0(y0) -> Structure:
-    leaves = tree.flatten(y0)
-    if not leaves:
-        raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
-    if any(isinstance(x, keras.KerasTensor) for x in leaves):
-        raise ValueError(
-            "`odeint` computes with values, and `y0` is symbolic. In a functional "
-            "model use the layer `keras_nanode.layers.ODE(dynamics, t_span=...)`, or "
-            "call `odeint` in the `call` of a layer of your own. "
-            f"Received: {checks.shown('y0', y0)}"
-        )
-    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
-
-
-def _as_args(args, dtype: str) -> tuple:
-    """The further arguments of `func`, as tensors."""
-    if not isinstance(args, (tuple, list)):
-        raise checks.wrong(
-            "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
-        )
-    return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
-
-
-def _as_arg(x, dtype: str):
-    # Keras would round a Python float to float32, also beside a float64 state.
-    tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
-    checks.no_complex("args", tensor)
-    return tensor
-
-
-def _fixed_stats(solver: Solver, count: int, ends) -> dict:
-    finite = [ops.all(ops.isfinite(y)) for y in tree.flatten(ends)]
-    good = ops.all(ops.stack(finite))
-    status = ops.where(good, int(Status.SUCCESS), int(Status.NON_FINITE))
-    nfe = count * solver.evaluations + solver.carries_slopes
-    values = (count, count, 0, nfe, status)
-    return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
-
-
-def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]:
-    """`func` as a function of weights beside its arguments, and these weights."""
-    if not isinstance(func, keras.Layer):
-        # The backend itself finds what is closed over.
-        direct = adjoint == adjoints.get("direct")
-        return function_field(func, len(args), direct), []
-    arrange = arrangement(func, len(args))
-    if not func.built:
-        inputs, others = arrange(ops.cast(times[0], time_dtype(y0)), y0, *args)
-        try:
-            func(inputs, **others)
-        except ValueError as error:
-            raise ValueError(
-                f"The layer `func` cannot be built for `y0`. {error} Received: "
-                f"func={func!r}, y0 of shape {_shapes(y0)}"
-            ) from error
-    field, weights = vector_field(func, len(args))
-    if isinstance(field.weights, BasisWeights) and isinstance(times, np.ndarray):
-        field.weights.basis.check_covers("t", times)
-    return field, weights
-
-
-def _shapes(y0: Structure):
-    return tree.map_structure(lambda x: tuple(x.shape), y0)
+    return ys, stats
 
 
 def as_state(y, name: str = "inputs"):

@@ -9,10 +9,14 @@ import numpy as np
 from keras import ops, tree
 
 from keras_nanode import backend, checks
-from keras_nanode.adaptive import spoil
-from keras_nanode.adjoints.adjoint import zeros_like
-from keras_nanode.solve import row
-from keras_nanode.vector_field import Structure, add
+from keras_nanode.structures import (
+    Structure,
+    add,
+    nan_rows,
+    row,
+    stop_gradient,
+    zeros_like,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Times:
             lambda start, ends: ops.concatenate([start[None], ends]), start, ends
         )
         given = tree.map_structure(lambda y: ops.take(y, source, axis=0), every)
-        return given if self.ordered is None else spoil(given, ~self.ordered)
+        return given if self.ordered is None else nan_rows(given, ~self.ordered)
 
     def at_rest(self, start: Structure) -> Structure:
         """The same where none differ."""
@@ -176,7 +180,7 @@ def follow(
             found = backend.stack(backend.fori_loop(number, one, found))
             return found, zeros_like(y), zeros_like(params)
 
-        still = tree.map_structure(ops.stop_gradient, (y, params))
+        still = stop_gradient((y, params))
         return add(y, backend.custom_vjp(forward, backward, refusal, t, *still))
 
     t = times.given

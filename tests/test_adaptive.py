@@ -19,8 +19,8 @@ from problems import (
 )
 
 from keras_nanode import Adaptive, bases, layers, odeint, solvers
-from keras_nanode.adaptive import Status, record
-from keras_nanode.steps import Problem
+from keras_nanode.stepping import Problem, Status
+from keras_nanode.stepping.control import error_norm, step_factor
 from keras_nanode.vector_field import VectorField
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -124,7 +124,7 @@ def test_the_norm_is_the_root_mean_square_over_the_whole_structure():
     y = {"a": scalar([-2.0, 0.0]), "b": scalar([[1.0]])}
     y_end = {"a": scalar([1.0, 0.0]), "b": scalar([[-3.0]])}
     # Tolerances 0.1 + 0.2 max(|y|, |y_end|): 0.5 and 0.7.
-    norm = float(numbers(Adaptive(0.2, 0.1).norm(error, y, y_end)))
+    norm = float(numbers(error_norm(0.2, 0.1, error, y, y_end)))
     expected = np.sqrt(((3e-3 / 0.5) ** 2 + (4e-3 / 0.7) ** 2) / 3)
     np.testing.assert_allclose(norm, expected, rtol=1e-12)
 
@@ -144,7 +144,7 @@ def test_the_norm_is_the_root_mean_square_over_the_whole_structure():
     ],
 )
 def test_the_next_step_follows_the_error(norm, previous, expected):
-    factor = Adaptive().factor(scalar(norm), scalar(previous), order=5)
+    factor = step_factor(scalar(norm), scalar(previous), order=5)
     np.testing.assert_allclose(float(numbers(factor)), expected, rtol=1e-7)
 
 
@@ -168,8 +168,9 @@ def test_the_first_step_is_hairers(t_span, frequency):
         np.array(t_span),
         FLOAT64,
     )
-    found = record(problem, Adaptive(1e-4, 1e-6, max_steps=2), scalar(y0), [])
-    np.testing.assert_allclose(numbers(found.steps.edges)[1], reference.h_abs)
+    found = Adaptive(1e-4, 1e-6, max_steps=2).choose(problem, scalar(y0), [])
+    edges, _, _ = found.record
+    np.testing.assert_allclose(numbers(edges)[1], reference.h_abs)
 
 
 # Weights that jump.
@@ -217,9 +218,8 @@ def test_jumps_are_stepped_to(t_span):
 
 def test_a_jump_at_an_output_time_is_one_stop():
     # The edges 0.1, 0.2, ... and the times differ by rounding.
-    from keras_nanode.adaptive.march import Stops
     from keras_nanode.solvers import get
-    from keras_nanode.steps import Problem
+    from keras_nanode.stepping.stops import Stops
     from keras_nanode.vector_field import BasisWeights, VectorField
 
     field = VectorField(lambda t, y, theta: y, BasisWeights(bases.Bucket(10)))

@@ -31,10 +31,11 @@ from keras_nanode import (
     layers,
     odeint,
 )
-from keras_nanode.adaptive import Squares
 from keras_nanode.integrate import integrate
-from keras_nanode.solve import Legs, gather, solve
-from keras_nanode.steps import FixedSteps, Problem
+from keras_nanode.stepping import Problem
+from keras_nanode.stepping.checkpoints import Segments, Squares
+from keras_nanode.stepping.fixed import FixedSteps
+from keras_nanode.stepping.loops import backward_loop, solve
 from keras_nanode.vector_field import BasisWeights, VectorField
 
 
@@ -419,12 +420,15 @@ def test_reversible_steps_are_undone(solver, basis):
 
     def back_and_forth(y0, params):
         _, state, _ = solve(plan, y0, params)
-        (state, _), _ = gather(
+        (state, _), _ = backward_loop(
             plan,
             params,
             0,
             7,
-            lambda i, step, carry: ((step.undo(carry[0], step.theta), 0), step.theta),
+            lambda i, step, carry: (
+                (step.take_back(carry[0], step.theta), 0),
+                step.theta,
+            ),
             (state, 0),
             params,
         )
@@ -487,24 +491,30 @@ def test_reversible_solvers_take_no_adaptive_steps(solver):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 9, 10, 16, 40, 99, 100])
-def test_legs_go_through_all_steps_in_their_slots(count):
+def test_segments_go_through_all_steps_in_their_slots(count):
     root = int(np.ceil(np.sqrt(count)))
     tensor = ops.convert_to_tensor(count, "int32")
     plans = {
-        root: [Legs.of(count, root), Squares(count + 5).legs(tensor, 0)],
-        **{num: [Legs.of(count, num)] for num in (1, 2, 5, count) if num <= count},
+        root: [Segments.split(count, root), Squares(count + 5).segments(tensor, 0)],
+        **{
+            num: [Segments.split(count, num)]
+            for num in (1, 2, 5, count)
+            if num <= count
+        },
     }
-    for num, legs_of_num in plans.items():
-        for legs in legs_of_num:
+    for num, segments_of_num in plans.items():
+        for segments in segments_of_num:
             found = [
-                tuple(map(int, numbers(legs.leg(s))))
-                for s in range(int(numbers(legs.number)))
+                tuple(map(int, numbers(segments.span(s))))
+                for s in range(int(numbers(segments.number)))
             ]
             steps = [first + i for first, length in found for i in range(length)]
-            assert steps == list(range(count)) and len(found) <= min(num, legs.most)
-            assert all(s + length <= legs.slots for s, (_, length) in enumerate(found))
-    # Known beforehand, three quarters of the states of equal legs: 1.5 sqrt(n).
-    assert Legs.of(count, root).slots <= 1.5 * np.sqrt(count) + 1
+            assert steps == list(range(count)) and len(found) <= min(num, segments.most)
+            assert all(
+                s + length <= segments.capacity for s, (_, length) in enumerate(found)
+            )
+    # Known beforehand, three quarters of the states of equal segments: 1.5 sqrt(n).
+    assert Segments.split(count, root).capacity <= 1.5 * np.sqrt(count) + 1
 
 
 def test_the_backward_pass_is_paid_for_as_planned():

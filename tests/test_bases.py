@@ -166,12 +166,12 @@ def test_combine_is_the_sum_over_z(basis):
 
 
 @pytest.mark.parametrize("basis", ALL.values(), ids=ALL)
-def test_spread_is_the_transpose_of_combine(basis):
+def test_combine_transpose_is_the_transpose_of_combine(basis):
     located = basis.locate(ops.convert_to_tensor(TIMES))
     alpha = ops.convert_to_tensor(random((basis.size, 3, 2), "float64"))
     cotangents = ops.convert_to_tensor(random((len(TIMES), 3, 2), "float64", seed=1))
     left = ops.sum(basis.combine(located, alpha) * cotangents)
-    right = ops.sum(alpha * basis.spread(located, cotangents))
+    right = ops.sum(alpha * basis.combine_transpose(located, cotangents))
     np.testing.assert_allclose(numbers(left), numbers(right), rtol=1e-12)
 
 

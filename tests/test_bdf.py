@@ -20,8 +20,8 @@ from keras_nanode import (
     odeint,
     solvers,
 )
-from keras_nanode.adaptive import Status
 from keras_nanode.models import materialize
+from keras_nanode.stepping import Status
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 on_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's")

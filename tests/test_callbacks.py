@@ -7,7 +7,7 @@ from cases import numbers, random
 from keras import ops
 
 from keras_nanode import Adaptive, bases, callbacks, layers
-from keras_nanode.adaptive import Status
+from keras_nanode.stepping import Status
 
 X = random((8, 3))
 

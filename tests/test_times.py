@@ -9,7 +9,7 @@ from problems import FLOAT64, scalar
 from test_second_derivatives import gradient
 
 from keras_nanode import Adaptive, odeint
-from keras_nanode.adaptive import Status
+from keras_nanode.stepping import Status
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Each: a solver, its steps and an adjoint.

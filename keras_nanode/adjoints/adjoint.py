@@ -4,18 +4,16 @@ import abc
 import dataclasses
 from typing import Any
 
-from keras import ops, tree
+from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.adaptive import Adaptive, nan_where
-from keras_nanode.solve import Steps, gather, row
 from keras_nanode.solvers import BDF, Solver
-from keras_nanode.steps import Problem
-from keras_nanode.vector_field import Structure, add
+from keras_nanode.stepping import Adaptive, Problem, Solution, Stepping
+from keras_nanode.structures import Structure, nan_if, stop_gradient, zeros_like
 
 
 class Adjoint(abc.ABC):
-    """How the gradient of a solve is found.
+    """How the gradient of a solve is found: what it keeps, and how it goes back.
 
     Attributes:
         follows_times: Whether the gradient in times that are tensors is found, too.
@@ -32,7 +30,7 @@ class Adjoint(abc.ABC):
 
     def check(self, solver: Solver | BDF) -> None:
         """Raises a ValueError if the adjoint cannot take this solver."""
-        if isinstance(solver, BDF):
+        if solver.has_own_gradient:
             raise ValueError(
                 f"The solver {solver.name!r} has one gradient, that of its continuous "
                 "adjoint, which is off by the solver's error and cannot be "
@@ -41,46 +39,65 @@ class Adjoint(abc.ABC):
                 f"Received: solver={solver.name!r}, adjoint={self!r}"
             )
 
-    def deferred(self, steps: int | Adaptive) -> "Adjoint":
-        """The same gradient, but nothing is kept for it until it is asked for."""
+    def for_inference(self, steps: int | Adaptive) -> "Adjoint":
+        """The same gradient, but nothing is kept for it until somebody asks for it."""
         del steps
         return self
 
-    @abc.abstractmethod
-    def fixed(self, problem: Problem, steps: int, y0, params) -> Structure:
-        """The states at `problem.times[1:]`, stacked, differentiable in y0 and params,
-        with `steps` equal steps between neighbouring times."""
+    def checkpoints(self, problem: Problem, stepping: Stepping) -> Any:
+        """Which states the solve keeps; None for none."""
+        return None
 
     @abc.abstractmethod
-    def adaptive(
-        self, problem: Problem, control: Adaptive, y0, params
+    def kept(self, solution: Solution) -> Structure:
+        """What of a solution the backward pass needs."""
+
+    @abc.abstractmethod
+    def backward(
+        self,
+        problem: Problem,
+        stepping: Stepping,
+        primals: tuple[Structure, Structure],
+        kept: Structure,
+        cotangents: Structure,
+    ) -> tuple[Structure, Structure]:
+        """The gradients in y0 and the parameters, which are the `primals`.
+
+        `cotangents` are those of the states at the output times, stacked.
+        """
+
+    def solve(
+        self, problem: Problem, stepping: Stepping, y0: Structure, params: Structure
     ) -> tuple[Structure, dict]:
-        """The same with steps chosen by `control`, and the statistics."""
+        """The states at `problem.times[1:]`, stacked and differentiable in y0 and
+        params, and the statistics of adaptive steps."""
+        if problem.solver.has_own_gradient:
+            solution = stepping.run(problem, y0, params)
+            return solution.ys, solution.stats
 
-    def with_gradient(
-        self, problem: Problem, forward, backward, y0, params
-    ) -> Structure:
-        """`outputs, residuals = forward(problem, y0, params)` with the gradients of
-        `in_y0, in_params = backward(problem, residuals, cotangents)`."""
-        # Tensors, which a custom gradient must not close over. Who calls takes care of
-        # the gradient in them.
+        checkpoints = self.checkpoints(problem, stepping)
+        # A custom gradient must not close over tensors. The caller takes care of the
+        # gradient in these.
         parts = {"times": problem.times, "count": problem.count}
-        tensors = {
-            name: ops.stop_gradient(x) for name, x in parts.items() if ops.is_tensor(x)
-        }
+        tensors = stop_gradient({k: x for k, x in parts.items() if ops.is_tensor(x)})
 
-        def run(y0, params, tensors):
-            at = dataclasses.replace(problem, **tensors)
-            outputs, residuals = forward(at, y0, params)
-            return outputs, (residuals, tensors)
+        def forward(y0, params, tensors):
+            here = dataclasses.replace(problem, **tensors)
+            solution = stepping.run(here, y0, params, checkpoints)
+            status = {k: x for k, x in solution.stats.items() if k == "status"}
+            residuals = (y0, params), self.kept(solution), status, tensors
+            return (solution.ys, solution.stats), residuals
 
-        def pull(residuals, cotangents):
-            residuals, tensors = residuals
-            at = dataclasses.replace(problem, **tensors)
-            gradients = backward(at, residuals, cotangents)
+        def backward(residuals, cotangents):
+            primals, kept, status, tensors = residuals
+            here = dataclasses.replace(problem, **tensors)
+            gradients = self.backward(here, stepping, primals, kept, cotangents[0])
+            if status:
+                # NaN also in what no accepted step depends on.
+                gradients = nan_if(status["status"] != 0, gradients)
             return *gradients, zeros_like(tensors)
 
-        return backend.custom_vjp(run, pull, self.refusal, y0, params, tensors)
+        return backend.custom_vjp(forward, backward, self.refusal, y0, params, tensors)
 
     @property
     def refusal(self) -> str:
@@ -90,73 +107,3 @@ class Adjoint(abc.ABC):
             'Hessian perhaps, which only `adjoint="direct"` allows. Use that. '
             f"Received: adjoint={self!r}"
         )
-
-
-def zeros_like(structure: Structure) -> Structure:
-    return tree.map_structure(ops.zeros_like, structure)
-
-
-def nan_if(failed, gradients: Structure) -> Structure:
-    return tree.map_structure(lambda g: g * nan_where(failed, g.dtype), gradients)
-
-
-def nan_if_failed(backward):
-    """`backward` of an adaptive solve whose last residual is its status, but NaN if it
-    failed: also in what no step that was accepted depends on."""
-
-    def run(problem, residuals, cotangents):
-        gradients = backward(problem, residuals, cotangents)
-        return nan_if(residuals[-1] != 0, gradients)
-
-    return run
-
-
-class Pull:
-    """Pulls the cotangents of the outputs back through the steps.
-
-    Carries the cotangent of the solver's state; that of y at an output time joins it
-    on the way back.
-    """
-
-    def __init__(self, steps: Steps, cotangents: Structure):
-        self.steps, self.cotangents = steps, cotangents
-        self._several = steps.problem.several
-
-    def start(self, state: Any):
-        """The cotangent of the last state, of which `state` is an example."""
-        a = zeros_like(state)
-        if self._several:
-            return a
-        last = row(self.cotangents, 0)
-        return (last, *a[1:]) if self.steps.problem.solver.is_reversible else last
-
-    def _join(self, interval, a):
-        cotangent = row(self.cotangents, interval)
-        if self.steps.problem.solver.is_reversible:
-            return add(a[0], cotangent), *a[1:]
-        return add(a, cotangent)
-
-    def back(self, i, step, state, a):
-        """From the cotangent after step i to that before it, and of its weights."""
-        if self._several:
-            interval, behind = self.steps.interval(i), a
-            a = ops.cond(
-                self.steps.interval(i + 1) != interval,
-                lambda: self._join(interval, behind),
-                lambda: behind,
-            )
-        return step.pull(state, a)
-
-    def to_y0(self, params, y0, a, gradient):
-        """From the cotangent of the first state to that of y0."""
-        solver = self.steps.problem.solver
-        if not solver.is_reversible:
-            return a, gradient
-
-        def body(i, step, a):
-            _, pullback = backend.vjp(
-                lambda y0, theta: solver.start(step.slopes(theta), y0), y0, step.theta
-            )
-            return pullback(a)
-
-        return gather(self.steps, params, 0, 1, body, a, gradient)

@@ -1,31 +1,15 @@
 """The exact gradient of the discrete solution from a few kept states."""
 
 import dataclasses
-import math
 
 import keras
 
 from keras_nanode import checks
-from keras_nanode.adaptive import Doubling, Squares, record
-from keras_nanode.adjoints.adjoint import (
-    Adjoint,
-    Pull,
-    nan_if_failed,
-    zeros_like,
-)
-from keras_nanode.adjoints.deferred import Deferred
-from keras_nanode.solve import (
-    Legs,
-    balanced,
-    gather,
-    read,
-    solve,
-    sweep,
-    write,
-)
-from keras_nanode.steps import FixedSteps
-from keras_nanode.stops import RecordedSteps
-from keras_nanode.vector_field import Structure
+from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.backward_pass import BackwardPass
+from keras_nanode.adjoints.recompute import Recompute
+from keras_nanode.stepping.loops import backward_loop, forward_loop
+from keras_nanode.structures import read, write, zeros_like
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -77,83 +61,52 @@ class Checkpoint(Adjoint):
         if self.num is not None:
             super().check(solver)
 
-    def deferred(self, steps):
+    def for_inference(self, steps):
         del steps
-        return Deferred(self)
+        return Recompute(self)
 
-    def fixed(self, problem, steps, y0, params):
-        count, limit = problem.num_used * steps, problem.num_intervals * steps
-        if problem.count is None and isinstance(limit, int):
-            num = min(self.num or math.ceil(math.sqrt(limit)), limit)
-            legs = Legs.of(limit, num)
-            # Legs of one step do not bound how many steps' weights are made at once.
-            batch = balanced(limit if legs.each_step else legs.first_length)
-        else:
-            legs, batch = Legs.equal(count, limit, self.num), 1
+    def checkpoints(self, problem, stepping):
+        return stepping.checkpoints(problem, self.num)
 
-        def forward(problem, y0, params):
-            plan = FixedSteps(problem, steps, batch)
-            ends, _, saved = solve(plan, y0, params, legs)
-            return ends, (y0, params, saved)
+    def kept(self, solution):
+        return solution.record, solution.saved
 
-        def backward(problem, residuals, cotangents):
-            y0, params, saved = residuals
-            pull = Pull(FixedSteps(problem, steps, batch), cotangents)
-            return _back(pull, params, y0, legs, saved)
+    def backward(self, problem, stepping, primals, kept, cotangents):
+        y0, params = primals
+        record, (saved, mark) = kept
+        checkpoints = self.checkpoints(problem, stepping)
+        steps = stepping.steps(problem, record, checkpoints)
+        segments = checkpoints.segments(steps.count, mark)
+        way = BackwardPass(steps, cotangents)
+        carry = (way.start(read(saved, 0)), zeros_like(params))
 
-        return self.with_gradient(problem, forward, backward, y0, params)
+        def body(i, step, a):
+            return way.back(i, step, read(saved, i), a)
 
-    def adaptive(self, problem, control, y0, params):
-        limit, num = control.max_steps, self.num
-        rule = Doubling(limit, num) if num else Squares(limit)
+        if segments.each_step:
+            a, gradient = backward_loop(steps, params, 0, steps.count, body, *carry)
+            return way.to_y0(params, y0, a, gradient)
 
-        def forward(problem, y0, params):
-            found = record(problem, control, y0, params, rule)
-            steps = found.steps
-            recorded = (steps.edges, steps.passed, steps.count)
-            kept = (found.saved, found.mark)
-            residuals = (y0, params, recorded, kept, found.stats["status"])
-            return (found.ends, found.stats), residuals
+        def segment(s, carry):
+            a, gradient, saved = carry
+            s = segments.number - 1 - s
+            first, length = segments.span(s)
+            slot = s - first
 
-        def backward(problem, residuals, cotangents):
-            y0, params, recorded, (saved, mark), _ = residuals
-            steps = RecordedSteps(problem, *recorded)
-            pull = Pull(steps, cotangents[0])
-            return _back(pull, params, y0, rule.legs(steps.count, mark), saved)
+            def forth(i, step, carry):
+                state, saved = carry
+                state = step.take(state, step.theta)
+                return state, write(saved, slot + i + 1, state)
 
-        return self.with_gradient(problem, forward, nan_if_failed(backward), y0, params)
+            def back(i, step, a):
+                return way.back(i, step, read(saved, slot + i), a)
 
+            # The segment's last step is not taken: only its input is needed.
+            carry = (read(saved, s), saved)
+            _, saved = forward_loop(steps, params, first, length - 1, forth, carry)
+            return *backward_loop(
+                steps, params, first, length, back, a, gradient
+            ), saved
 
-def _back(pull: Pull, params, y0, legs: Legs, saved: Structure):
-    """The gradients in y0 and the parameters, from the first states of the legs."""
-    steps, first_state = pull.steps, read(saved, 0)
-    carry = (pull.start(first_state), zeros_like(params))
-    if legs.each_step:
-
-        def one(i, step, a):
-            return pull.back(i, step, read(saved, i), a)
-
-        a, gradient = gather(steps, params, 0, steps.count, one, *carry)
-        return pull.to_y0(params, y0, a, gradient)
-
-    def leg(s, carry):
-        a, gradient, saved = carry
-        s = legs.number - 1 - s
-        first, length = legs.leg(s)
-        slot = s - first
-
-        def forth(i, step, carry):
-            state, saved = carry
-            state = step.take(state, step.theta)
-            return state, write(saved, slot + i + 1, state)
-
-        def back(i, step, a):
-            return pull.back(i, step, read(saved, slot + i), a)
-
-        # The leg's last step is not taken: only its input is needed.
-        carry = (read(saved, s), saved)
-        _, saved = sweep(steps, params, first, length - 1, forth, carry)
-        return *gather(steps, params, first, length, back, a, gradient), saved
-
-    a, gradient, _ = steps.loop(legs.number, leg, (*carry, saved))
-    return pull.to_y0(params, y0, a, gradient)
+        a, gradient, _ = steps.loop(segments.number, segment, (*carry, saved))
+        return way.to_y0(params, y0, a, gradient)

@@ -3,13 +3,13 @@
 import dataclasses
 
 import keras
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode.adaptive import Adaptive, record, spoil
 from keras_nanode.adjoints.adjoint import Adjoint
-from keras_nanode.adjoints.deferred import Deferred
-from keras_nanode.solve import balanced, solve
-from keras_nanode.steps import FixedSteps
+from keras_nanode.adjoints.recompute import Recompute
+from keras_nanode.stepping import Adaptive
+from keras_nanode.stepping.loops import solve
+from keras_nanode.structures import stop_gradient
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -24,22 +24,21 @@ class Direct(Adjoint):
 
     follows_times = True
 
-    def deferred(self, steps):
-        return Deferred(self) if isinstance(steps, Adaptive) else self
+    def for_inference(self, steps):
+        return Recompute(self) if isinstance(steps, Adaptive) else self
 
-    def fixed(self, problem, steps, y0, params):
-        plan = FixedSteps(problem, steps, problem.batch(steps, balanced))
-        ends, _, _ = solve(plan, y0, params, limit=plan.limit)
-        return ends
-
-    def adaptive(self, problem, control, y0, params):
-        still = tree.map_structure(ops.stop_gradient, (y0, params))
+    def solve(self, problem, stepping, y0, params):
         times = problem.times
-        if ops.is_tensor(times):
-            times = ops.stop_gradient(times)
-        fixed = dataclasses.replace(problem, times=times)
-        found = record(fixed, control, *still)
+        fixed = ops.stop_gradient(times) if ops.is_tensor(times) else times
+        still = dataclasses.replace(problem, times=fixed)
+        chosen = stepping.choose(still, *stop_gradient((y0, params)))
         # The same steps, which now move with the times.
-        steps = found.steps.of(problem)
-        ends, _, _ = solve(steps, y0, params, limit=control.max_steps)
-        return spoil(ends, found.late), found.stats
+        steps = stepping.steps(problem, chosen.record)
+        ys, _, _ = solve(steps, y0, params, limit=steps.limit)
+        return chosen.mark_unreached(ys), chosen.stats
+
+    def kept(self, solution):
+        raise TypeError("The backend keeps what it needs.")
+
+    def backward(self, problem, stepping, primals, kept, cotangents):
+        raise TypeError("The backend goes back.")

@@ -4,9 +4,10 @@ import dataclasses
 
 import keras
 
-from keras_nanode.adjoints.adjoint import Adjoint, Pull, zeros_like
-from keras_nanode.solve import balanced, gather, solve
-from keras_nanode.steps import FixedSteps
+from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.backward_pass import BackwardPass
+from keras_nanode.stepping.loops import backward_loop
+from keras_nanode.structures import zeros_like
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -28,32 +29,22 @@ class ReversibleAdjoint(Adjoint):
                 f"Received: solver={solver.name!r}, adjoint='reversible'"
             )
 
-    def fixed(self, problem, steps, y0, params):
-        batch = problem.batch(steps, balanced)
+    def kept(self, solution):
+        return solution.state
 
-        def forward(problem, y0, params):
-            plan = FixedSteps(problem, steps, batch)
-            ends, state, _ = solve(plan, y0, params)
-            return ends, (y0, params, state)
+    def backward(self, problem, stepping, primals, kept, cotangents):
+        y0, params = primals
+        steps = stepping.steps(problem, ())
+        way = BackwardPass(steps, cotangents)
 
-        def backward(problem, residuals, cotangents):
-            y0, params, state = residuals
-            pull = Pull(FixedSteps(problem, steps, batch), cotangents)
+        def back(i, step, carry):
+            state, a = carry
+            state = step.take_back(state, step.theta)
+            a, grad_theta = way.back(i, step, state, a)
+            return (state, a), grad_theta
 
-            def back(i, step, carry):
-                state, a = carry
-                state = step.undo(state, step.theta)
-                a, in_theta = pull.back(i, step, state, a)
-                return (state, a), in_theta
-
-            carry = (state, pull.start(state))
-            (_, a), gradient = gather(
-                pull.steps, params, 0, pull.steps.count, back, carry, zeros_like(params)
-            )
-            return pull.to_y0(params, y0, a, gradient)
-
-        return self.with_gradient(problem, forward, backward, y0, params)
-
-    def adaptive(self, problem, control, y0, params):
-        # `get_steps` refuses adaptive steps of the solvers that `check` lets pass.
-        raise TypeError(f"{problem.solver.name!r} takes no adaptive steps.")
+        carry, gradient = (kept, way.start(kept)), zeros_like(params)
+        (_, a), gradient = backward_loop(
+            steps, params, 0, steps.count, back, carry, gradient
+        )
+        return way.to_y0(params, y0, a, gradient)

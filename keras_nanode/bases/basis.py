@@ -99,7 +99,7 @@ class Basis(abc.ABC):
         theta = ops.cast(located, coefficients.dtype) @ flat
         return ops.reshape(theta, (located.shape[0], *coefficients.shape[1:]))
 
-    def spread(self, located, cotangents):
+    def combine_transpose(self, located, cotangents):
         """The transpose of `combine`: cotangents (n, *w.shape) to (K, *w.shape)."""
         flat = ops.reshape(cotangents, (located.shape[0], -1))
         z = ops.cast(located, cotangents.dtype)

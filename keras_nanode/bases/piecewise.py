@@ -83,10 +83,10 @@ class Bucket(Broadcasting):
     def combine(self, located, coefficients):
         return ops.take(coefficients, located, axis=0)
 
-    def spread(self, located, cotangents):
+    def combine_transpose(self, located, cotangents):
         # Not `ops.segment_sum`, which sums float64 in float32 on PyTorch.
         z = ops.one_hot(located, self.size, dtype=cotangents.dtype)
-        return super().spread(z, cotangents)
+        return super().combine_transpose(z, cotangents)
 
     def get_config(self) -> dict:
         return {"num_buckets": self.num_buckets, "domain": self.domain}

@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, checks, solvers
-from keras_nanode.adaptive import Adaptive, get_steps, serialize_steps
 from keras_nanode.dynamics import (
     WeightsOverTime,
     arrangement,
@@ -19,6 +18,7 @@ from keras_nanode.layers.nested import Nesting
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
+from keras_nanode.stepping import Adaptive, get_steps, serialize_steps
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -201,7 +201,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def _flow(self, inputs, t_span, training, mask):
         field, params = self.field(mask)
-        adjoint = self.adjoint if training else self.adjoint.deferred(self.steps)
+        adjoint = self.adjoint if training else self.adjoint.for_inference(self.steps)
         y, stats = integrate(
             field,
             as_state(inputs),

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.adaptive import Status
+from keras_nanode.stepping import Status
 
 _FAILURES = [status for status in Status if status != Status.SUCCESS]
 # Calls, evaluations, and how many calls ended in each failure.

@@ -7,7 +7,7 @@ from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting
-from keras_nanode.vector_field import factor
+from keras_nanode.structures import as_scalar
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -69,7 +69,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     def appended(self, inputs, t):
         """The inputs with the time as their last channel."""
         x = ops.cast(inputs, self.compute_dtype)
-        t = factor(t, self.compute_dtype)
+        t = as_scalar(t, self.compute_dtype)
         return ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1)
 
     def compute_output_shape(self, input_shape):

@@ -11,7 +11,7 @@ from keras_nanode.bases.basis import check_promises
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
-from keras_nanode.pure import LayerFunction, value_of
+from keras_nanode.stateless import LayerFunction, value_of
 
 _STARTS = ("layer", "constant", "independent")
 

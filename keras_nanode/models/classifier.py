@@ -7,8 +7,8 @@ from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, Tim
 from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
 
-# The rows of the paper's Table 1, and cosines.
-_BASES = {name: bases.ALL[name] for name in ("bucket", "poly", "trig", "cosine")}
+# All whose weights depend on time: three rows of the paper's Table 1, and others.
+_BASES = {name: basis for name, basis in bases.ALL.items() if basis.size > 1}
 BLOCKS = ("auto", "app", *_BASES, "con_resnet", "uncon_resnet")
 
 
@@ -39,13 +39,13 @@ def classifier(
     Args:
         input_shape: `(height, width, channels)` of the images.
         classes: Positive integer, the number of logits.
-        block: What the flow is. `"trig"`, `"bucket"`, `"poly"` and `"cosine"` have
-            weights that depend on time, `"app"` sees the time as a channel, `"auto"`
-            does not depend on it. `"con_resnet"` and `"uncon_resnet"` are residual
-            networks of `steps` blocks with shared and with separate weights.
-        basis: The basis of a flow whose weights depend on time; None for that of the
-            paper's Table 1, 10 buckets, degree 10 or order 10, or 10 cosines, with
-            `t_span` as its domain.
+        block: What the flow is. `"trig"`, `"bucket"`, `"poly"`, `"cosine"`,
+            `"legendre"` and `"bspline"` have weights that depend on time, `"app"` sees
+            the time as a channel, `"auto"` does not depend on it. `"con_resnet"` and
+            `"uncon_resnet"` are residual networks of `steps` blocks with shared and
+            with separate weights.
+        basis: The basis of a flow whose weights depend on time; None for the one that
+            `bases.get(block)` gives, with `t_span` as its domain.
         steps: Positive integer, the solver's steps, or the depth of a residual network.
         filters: Positive integer, channels of the flow.
         hidden_filters: Positive integer, width of the bottleneck.

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.adaptive import get_steps
 from keras_nanode.integrate import as_state, time_dtype
 from keras_nanode.layers import (
     ODE,
@@ -20,7 +19,9 @@ from keras_nanode.layers import (
 )
 from keras_nanode.layers.arguments import is_ours
 from keras_nanode.layers.nested import all_layers, copy_layer
-from keras_nanode.steps import FixedSteps, Problem, Step
+from keras_nanode.stepping import Problem, get_steps
+from keras_nanode.stepping.fixed import FixedSteps
+from keras_nanode.stepping.step import Step
 
 _UNROLLED = (ODE, ResidualStack, ConvBlock, DenseBlock, Augment)
 
@@ -176,17 +177,17 @@ def _unrolled(ode: ODE, x, steps):
     times = np.array(ode.t_span)
     problem = Problem(field, ode.solver, times, time_dtype(state))
     plan = FixedSteps(problem, steps, steps)
-    h, times, located, jumps = plan.rows(0)
+    h, times, located, jumps = plan.batch(0)
     # Python numbers, for a tensor would be an input of the symbolic graph.
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(steps):
         theta = field.weights.at(prepared, i)
-        step = Step(problem, h[i], times[i], theta).unit()
+        step = Step(problem, h[i], times[i], theta).absorb_h()
         if i == 0:
             state = ode.solver.start(step.slopes(theta), state)
         if jumps is not None and bool(jumps[i]):
-            state = step.enter(state, theta)
+            state = step.cross_jump(state, theta)
         state = step.take(state, theta)
     return _cast(ode.solver.value(state), ode.compute_dtype)
 

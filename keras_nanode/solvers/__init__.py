@@ -1,8 +1,8 @@
 """One step of each solver, and for the reversible ones its inverse.
 
-A solver sees the vector field of a step as a function f(place, y), where `place` says
-where in the step y' is wanted: 0 at its start, 1 at its end. Its state is y itself
-(Runge-Kutta), or a tuple that begins with y.
+A solver sees the vector field of a step as a function f(i, y), where i is the index of
+the node at which y' is wanted. Its state is y itself (Runge-Kutta), or a tuple that
+begins with y.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from keras_nanode.solvers.reversible import (
     Reversible,
     ReversibleHeun,
 )
-from keras_nanode.solvers.runge_kutta import RungeKutta, stages
+from keras_nanode.solvers.runge_kutta import RungeKutta
 from keras_nanode.solvers.solver import Solver
 
 # `Reversible` around any Runge-Kutta method and `BDF` come on top.
@@ -80,5 +80,4 @@ __all__ = [
     "Solver",
     "get",
     "serialize",
-    "stages",
 ]

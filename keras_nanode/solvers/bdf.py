@@ -10,7 +10,7 @@ class BDF:
     """Backward differentiation formulas of order 1 to 5, with steps and orders chosen
     by the estimated error: `tensorflow_probability.math.ode.BDF`.
 
-    No one-step method: it only names what `keras_nanode.adaptive.bdf` adapts.
+    No one-step method: it only names what `stepping/bdf.py` adapts.
 
     Raises:
         ValueError: if Keras does not run on TensorFlow.
@@ -22,6 +22,8 @@ class BDF:
     name = "bdf"
     is_reversible = False
     estimates_error = True
+    takes_fixed_steps = False
+    has_own_gradient = True
 
     def __post_init__(self):
         backend = keras.backend.backend()

@@ -8,9 +8,8 @@ from keras import tree
 
 from keras_nanode import checks, tableaus
 from keras_nanode.solvers import runge_kutta
-from keras_nanode.solvers.runge_kutta import mirrored
 from keras_nanode.solvers.solver import Solver
-from keras_nanode.vector_field import add, advance, weighted
+from keras_nanode.structures import add, advance, weighted
 
 
 class _Reversible(Solver):
@@ -18,6 +17,9 @@ class _Reversible(Solver):
 
     def value(self, state):
         return state[0]
+
+    def value_transpose(self, cotangent, a):
+        return add(a[0], cotangent), *a[1:]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -28,31 +30,31 @@ class ReversibleHeun(_Reversible):
     name = "reversible_heun"
     evaluations = 1
     tableau = tableaus.ALL["heun"]
-    places = (0.0, 1.0)
+    nodes = (0.0, 1.0)
     carries_slopes = True
 
     def start(self, f, y):
-        return y, y, f(0.0, y)
+        return y, y, f(0, y)
 
     def step(self, f, h, state):
         y, u, g = state
         u = advance(weighted((2, y), (-1, u)), h, (1,), [g])
-        g_end = f(1.0, u)
+        g_end = f(1, u)
         return advance(y, h, (0.5, 0.5), [g, g_end]), u, g_end
 
-    def undo(self, f, h, state):
+    def step_back(self, f, h, state):
         y, u, g = state
         u = advance(weighted((2, y), (-1, u)), h, (-1,), [g])
-        g_start = f(0.0, u)
+        g_start = f(0, u)
         return advance(y, h, (-0.5, -0.5), [g_start, g]), u, g_start
 
-    def enter(self, f, before, state):
+    def cross_jump(self, f, before, state):
         y, u, _ = state
-        return y, u, f(0.0, u)
+        return y, u, f(0, u)
 
-    def leave(self, f, before, state):
+    def uncross_jump(self, f, before, state):
         y, u, _ = state
-        return y, u, before(0.0, u)
+        return y, u, before(0, u)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -63,32 +65,32 @@ class AsynchronousLeapfrog(_Reversible):
     name = "alf"
     evaluations = 1
     tableau = tableaus.ALL["midpoint"]
-    places = (0.0, 0.5)
+    nodes = (0.0, 0.5)
     carries_slopes = True
 
     def start(self, f, y):
-        return y, f(0.0, y)
+        return y, f(0, y)
 
     def step(self, f, h, state):
         y, v = state
         middle = advance(y, h, (0.5,), [v])
-        v = weighted((2, f(0.5, middle)), (-1, v))
+        v = weighted((2, f(1, middle)), (-1, v))
         return advance(middle, h, (0.5,), [v]), v
 
-    def undo(self, f, h, state):
+    def step_back(self, f, h, state):
         y, v = state
         middle = advance(y, h, (-0.5,), [v])
-        v = weighted((2, f(0.5, middle)), (-1, v))
+        v = weighted((2, f(1, middle)), (-1, v))
         return advance(middle, h, (-0.5,), [v]), v
 
-    def enter(self, f, before, state):
+    def cross_jump(self, f, before, state):
         # v may differ from y' by what it carries on, and keeps that difference.
         y, v = state
-        return y, weighted((1, v), (1, f(0.0, y)), (-1, before(0.0, y)))
+        return y, weighted((1, v), (1, f(0, y)), (-1, before(0, y)))
 
-    def leave(self, f, before, state):
+    def uncross_jump(self, f, before, state):
         y, v = state
-        return y, weighted((1, v), (-1, f(0.0, y)), (1, before(0.0, y)))
+        return y, weighted((1, v), (-1, f(0, y)), (1, before(0, y)))
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -147,9 +149,9 @@ class Reversible(_Reversible):
         return 2 * self.solver.evaluations
 
     @functools.cached_property
-    def places(self):
-        places = self.solver.places
-        return tuple(sorted({*places, *(mirrored(place) for place in places)}))
+    def nodes(self):
+        nodes = self.solver.nodes
+        return tuple(sorted({*nodes, *map(_mirrored, nodes)}))
 
     def start(self, f, y):
         return y, y
@@ -157,15 +159,25 @@ class Reversible(_Reversible):
     def step(self, f, h, state):
         y, z = state
         mixed = weighted((self.coupling, y), (1 - self.coupling, z))
-        y = add(mixed, self.solver.change(f, h, z))
-        return y, weighted((1, z), (-1, self.solver.backwards(f, h, y)))
+        y = add(mixed, self._forwards(f, h, z))
+        return y, weighted((1, z), (-1, self._backwards(f, h, y)))
 
-    def undo(self, f, h, state):
+    def step_back(self, f, h, state):
         y, z = state
-        z = add(z, self.solver.backwards(f, h, y))
-        change = self.solver.change(f, h, z)
+        z = add(z, self._backwards(f, h, y))
+        change = self._forwards(f, h, z)
         y = weighted((1, y), (self.coupling - 1, z), (-1, change))
         return tree.map_structure(lambda x: x / self.coupling, y), z
+
+    def _forwards(self, f, h, y):
+        """What a step of the wrapped method adds to y."""
+        node = [self.nodes.index(c) for c in self.solver.nodes]
+        return self.solver.change(lambda i, y: f(node[i], y), h, y)
+
+    def _backwards(self, f, h, y):
+        """What its step of length -h, from the end of this one, adds to y."""
+        node = [self.nodes.index(_mirrored(c)) for c in self.solver.nodes]
+        return self.solver.change(lambda i, y: f(node[i], y), -h, y)
 
     def __eq__(self, other):
         return isinstance(other, Reversible) and (
@@ -185,3 +197,8 @@ class Reversible(_Reversible):
     @classmethod
     def from_config(cls, config: dict) -> "Reversible":
         return cls(**config)
+
+
+def _mirrored(node: float) -> float:
+    # Rounded, so that 1 - 0.8 is 0.2.
+    return round(1 - node, 15)

@@ -1,13 +1,22 @@
 """Explicit Runge-Kutta methods."""
 
 import dataclasses
+import functools
 
 import keras
+from keras import tree
 
 from keras_nanode import tableaus
-from keras_nanode.solvers.solver import Solver
+from keras_nanode.solvers.solver import Solver, Stepped
+from keras_nanode.structures import (
+    Structure,
+    add,
+    advance,
+    as_scalar,
+    increment,
+    weighted,
+)
 from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import Structure, add, advance, increment
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -15,16 +24,22 @@ class RungeKutta(Solver):
     """The explicit Runge-Kutta method of a tableau."""
 
     tableau: Tableau
+    start_is_y = True
 
     @property
     def name(self):
         return self.tableau.name
 
-    @property
-    def places(self):
+    @functools.cached_property
+    def nodes(self):
         return tuple(sorted(set(self.tableau.c)))
 
-    @property
+    @functools.cached_property
+    def node_of_stages(self) -> list[int]:
+        """For each stage, the index of its node."""
+        return [self.nodes.index(c) for c in self.tableau.c]
+
+    @functools.cached_property
     def evaluations(self):
         return max(i for i, weight in enumerate(self.tableau.b) if weight) + 1
 
@@ -39,51 +54,63 @@ class RungeKutta(Solver):
 
     def change(self, f, h, y):
         """What a step of length h adds to y."""
-        results = stages(self.tableau, lambda place, y: (f(place, y), ()), h, y)
+        results = self.stages(lambda i, y: (f(i, y), ()), h, y)
         b = self.tableau.b[: len(results)]
         return increment(y, h, b, [slope for slope, _ in results])
 
-    def pull(self, f, h, y, cotangent):
-        """From the cotangent after a step to that of y, and of each stage's weights.
+    def stages(self, f, h, y: Structure, first=None, embedded=False) -> list:
+        """The results `f(i, y)`, pairs of a slope and anything else, of the
+        stages of a step.
 
-        `f(place, y)` gives the slope and its pullback. The stages' cotangents are
-        combined by the transposed tableau (Hager 2000, Numerische Mathematik 87).
+        Args:
+            f: A function of a node's index and a state.
+            h: The step's length.
+            y: The state before the step.
+            first: The result of the first stage, where it is known.
+            embedded: Whether to evaluate the stages for an error estimate alone, too.
         """
-        tableau, in_y = self.tableau, cotangent
-        results = stages(tableau, f, h, y)
+        nodes, tableau = self.node_of_stages, self.tableau
+        used = tableau.num_stages if embedded else self.evaluations
+        results = [] if first is None else [first]
+        for i in range(len(results), used):
+            slopes = [slope for slope, _ in results]
+            results.append(f(nodes[i], advance(y, h, tableau.a[i], slopes)))
+        return results
+
+    def vjp(self, step, state, a):
+        # The backend differentiates only the vector field. The transposed tableau
+        # combines the stages' cotangents (Hager 2000, Numerische Mathematik 87).
+        tableau, y, grad_y = self.tableau, state, a
+        results = self.stages(step.linearize, step.h, y)
         later: list[Structure] = []  # cotangents of the later stages' states
-        in_weights: list[Structure] = []
+        grad_theta: list[Structure] = []
         for i in reversed(range(len(results))):
             column = [tableau.b[i], *(row[i] for row in tableau.a[i + 1 :])]
             column = column[: len(later) + 1]
-            in_slope = increment(y, h, column, [cotangent, *later])
-            in_stage, in_theta = results[i][1](in_slope)
-            in_y, later = add(in_y, in_stage), [in_stage, *later]
-            in_weights.insert(0, in_theta)
-        return in_y, in_weights
+            grad_slope = increment(y, step.h, column, [a, *later])
+            grad_stage, grad_weights = results[i][1](grad_slope)
+            grad_y, later = add(grad_y, grad_stage), [grad_stage, *later]
+            grad_theta.insert(0, grad_weights)
+        return grad_y, step.sum_by_set(self.node_of_stages, grad_theta)
 
-    def backwards(self, f, h, y):
-        """What a step of length -h, taken from the end of this one, adds to y."""
-        return self.change(lambda place, y: f(mirrored(place), y), -h, y)
+    def step_with_integrals(self, step: Stepped, evaluate, y: Structure):
+        """The state after a step, and the integrals over it of what else `evaluate`
+        gives at its stages."""
+        results = self.stages(evaluate, step.h, y)
+        slopes, others = zip(*results, strict=True)
+        y = advance(y, step.h, self.tableau.b[: len(slopes)], list(slopes))
+        return y, self.integrals(step, list(others))
 
-
-def stages(tableau: Tableau, f, h, y: Structure, first=None, embedded=False) -> list:
-    """The results (slope, anything else) of f at the stages of a step.
-
-    `first` is that of the first stage where it is known. Stages for an error estimate
-    alone are left out unless `embedded`.
-    """
-    used = tableau.num_stages if embedded else RungeKutta(tableau).evaluations
-    results = [] if first is None else [first]
-    for i in range(len(results), used):
-        slopes = [slope for slope, _ in results]
-        results.append(f(tableau.c[i], advance(y, h, tableau.a[i], slopes)))
-    return results
-
-
-def mirrored(place: float) -> float:
-    # Rounded, so that 1 - 0.8 is 0.2.
-    return round(1 - place, 15)
+    def integrals(self, step, others: list[Structure]) -> list[Structure]:
+        """The integral over a step of what else its stages gave, for each set of the
+        step's weights."""
+        used = [i for i, weight in enumerate(self.tableau.b) if weight]
+        nodes = [self.node_of_stages[i] for i in used]
+        parts = [weighted((self.tableau.b[i], others[i])) for i in used]
+        return tree.map_structure(
+            lambda total: as_scalar(step.h, total.dtype) * total,
+            step.sum_by_set(nodes, parts),
+        )
 
 
 ALL = {name: RungeKutta(tableau) for name, tableau in tableaus.ALL.items()}

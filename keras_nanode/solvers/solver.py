@@ -2,12 +2,35 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from keras_nanode import backend
+from keras_nanode.structures import Structure, add
 from keras_nanode.tableaus import Tableau
-from keras_nanode.vector_field import Structure
 
-Slopes = Callable[[float, Structure], Structure]
+# f(i, y): the slope of y at node i of the step.
+Slopes = Callable[[int, Structure], Structure]
+
+
+class Stepped(Protocol):
+    """What `Solver.vjp` needs of a step.
+
+    Attributes:
+        h: The length.
+        theta: The sets of weights.
+    """
+
+    h: Any
+    theta: list[Structure]
+
+    def take(self, state: Any, theta: list[Structure]) -> Any:
+        """The state after the step."""
+
+    def linearize(self, i: int, y: Structure) -> tuple[Structure, Callable]:
+        """The slope at node i, and its pullback to y and the weights there."""
+
+    def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
+        """The cotangent of each set of weights, of those of the weights at nodes."""
 
 
 class Solver(abc.ABC):
@@ -18,16 +41,24 @@ class Solver(abc.ABC):
         order: Positive integer, the order of convergence of y.
         tableau: The explicit Runge-Kutta method that the solver is or is made of, which
             the backsolve adjoint takes in its place.
-        places: Where in a step the vector field is evaluated, as fractions of it,
-            increasing.
+        nodes: Where in a step the vector field is evaluated, as fractions of it,
+            increasing. Methods name a node by its index.
         evaluations: Positive integer, how often it is evaluated in a step.
-        is_reversible: Whether `undo` rebuilds a step's start from its end.
+        is_reversible: Whether `step_back` rebuilds a step's start from its end.
+        estimates_error: Whether it can choose its steps by an estimate of their error.
+        takes_fixed_steps: Whether it can take a number of equal steps.
+        has_own_gradient: Whether it brings the gradient of its solution along, so that
+            there is no choice of an adjoint.
+        start_is_y: Whether the first state is y itself.
         carries_slopes: Whether the state has slopes in it, which are out of date after
-            a jump of the weights: `enter` renews them and `leave` takes that back.
+            a jump of the weights: `cross_jump` renews them.
     """
 
     tableau: Tableau
     is_reversible: bool = False
+    takes_fixed_steps: bool = True
+    has_own_gradient: bool = False
+    start_is_y: bool = False
     carries_slopes: bool = False
 
     @property
@@ -36,7 +67,7 @@ class Solver(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def places(self) -> tuple[float, ...]: ...
+    def nodes(self) -> tuple[float, ...]: ...
 
     @property
     @abc.abstractmethod
@@ -47,7 +78,6 @@ class Solver(abc.ABC):
 
     @property
     def estimates_error(self) -> bool:
-        """Whether it can choose its steps by an estimate of their error."""
         return bool(self.tableau.b_embedded) and not self.is_reversible
 
     @property
@@ -66,14 +96,27 @@ class Solver(abc.ABC):
     def value(self, state: Any) -> Structure:
         """y of a state."""
 
-    def undo(self, f: Slopes, h, state: Any) -> Any:
+    def value_transpose(self, cotangent: Structure, a: Any) -> Any:
+        """Adds a cotangent of `value(state)` to `a`, a cotangent of the state."""
+        return add(a, cotangent)
+
+    def vjp(self, step: Stepped, state: Any, a: Any) -> tuple[Any, list[Structure]]:
+        """The cotangents of the state before a step and of the step's weights.
+
+        `a` is the cotangent of the state after it.
+        """
+        _, pullback = backend.vjp(step.take, state, step.theta)
+        return pullback(a)
+
+    def step_back(self, f: Slopes, h, state: Any) -> Any:
         """The state before a step of length h that led to `state`."""
         raise TypeError(f"The solver {self.name!r} is not reversible.")
 
-    def enter(self, f: Slopes, before: Slopes, state: Any) -> Any:
-        """The state at a jump, where `before` has the weights of the step before."""
+    def cross_jump(self, f: Slopes, before: Slopes, state: Any) -> Any:
+        """The state behind a jump, where `before` has the weights of the step before
+        it."""
         return state
 
-    def leave(self, f: Slopes, before: Slopes, state: Any) -> Any:
-        """The inverse of `enter`."""
+    def uncross_jump(self, f: Slopes, before: Slopes, state: Any) -> Any:
+        """The inverse of `cross_jump`."""
         return state

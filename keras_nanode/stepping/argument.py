@@ -1,11 +1,16 @@
 """What a user may call `steps`."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.adaptive.control import MOST_STEPS, Adaptive
 from keras_nanode.solvers import BDF, Solver
+from keras_nanode.stepping.adaptive import MOST_STEPS, Adaptive
+from keras_nanode.stepping.bdf import BDFSteps
+from keras_nanode.stepping.fixed import Fixed
+from keras_nanode.stepping.stepping import Stepping
 
 
 def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
@@ -18,7 +23,7 @@ def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
         steps = keras.saving.deserialize_keras_object(steps)
     by_name = isinstance(steps, str) and steps == "adaptive"
     adaptive = Adaptive() if steps is None or by_name else steps
-    if isinstance(solver, BDF):
+    if not solver.takes_fixed_steps:
         return _check_adaptive(solver, adaptive)
     if isinstance(steps, (int, np.integer)):
         return checks.integer("steps", steps, most=MOST_STEPS)
@@ -36,7 +41,7 @@ def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     return adaptive
 
 
-def _check_adaptive(solver: BDF, steps) -> Adaptive:
+def _check_adaptive(solver: Solver | BDF, steps) -> Adaptive:
     if not isinstance(steps, Adaptive):
         raise ValueError(
             f"The solver {solver.name!r} chooses its steps by the estimated error and "
@@ -50,4 +55,13 @@ def serialize_steps(steps: int | Adaptive):
     """What `get_steps` reads back."""
     if isinstance(steps, Adaptive):
         return keras.saving.serialize_keras_object(steps)
+    return steps
+
+
+def stepping_of(solver: Solver | BDF, steps: int | Adaptive) -> Stepping:
+    """What takes the steps."""
+    if not isinstance(steps, Adaptive):
+        return Fixed(steps)
+    if solver.has_own_gradient:
+        return BDFSteps(**dataclasses.asdict(steps))
     return steps

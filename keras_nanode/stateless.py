@@ -7,8 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_nanode.vector_field import factor
-
 
 def value_of(variable: keras.Variable):
     """A variable's value as a tensor, in the dtype it is stored in, and without a
@@ -64,8 +62,10 @@ class LayerFunction:
 
         def scale(weights, h):
             return [
-                factor(h, w.dtype) * w if linear else w
-                for w, linear in zip(weights, found, strict=True)
+                (h if isinstance(h, float) else ops.cast(h, w.dtype)) * w
+                if is_linear
+                else w
+                for w, is_linear in zip(weights, found, strict=True)
             ]
 
         return scale

@@ -16,12 +16,13 @@ import numpy as np
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.adaptive.control import Adaptive, Status
-from keras_nanode.adaptive.record import spoil, statistics
-from keras_nanode.solve import select
-from keras_nanode.steps import Problem
-from keras_nanode.stops import Stops, direction
-from keras_nanode.vector_field import Structure
+from keras_nanode.stepping.adaptive import Adaptive, statistics
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.status import Status
+from keras_nanode.stepping.stepping import Solution
+from keras_nanode.stepping.stops import Stops
+from keras_nanode.structures import Structure, nan_rows, select
+from keras_nanode.vector_field import between
 
 _AGAIN = (
     "The gradient of a solve is differentiated, in a gradient penalty or a Hessian "
@@ -30,18 +31,23 @@ _AGAIN = (
 )
 
 
-def solve(
-    problem: Problem, control: Adaptive, y0: Structure, params: Structure
-) -> tuple[Structure, dict]:
-    """The states at `problem.times[1:]`, stacked, and the statistics.
-
-    As `Adjoint.adaptive`, with the gradient of the continuous adjoint. If it fails, `t`
-    is the output time or breakpoint that was reached last.
-
-    Raises:
-        ImportError: if TensorFlow Probability is not installed.
-        ValueError: if the size of the state is not known.
+class BDFSteps(Adaptive):
+    """The steps that the library's solver chooses, with the gradient of the continuous
+    adjoint. If they fail, `t` is the output time or breakpoint that was reached last.
     """
+
+    def run(self, problem, y0, params, checkpoints=None):
+        """Solves.
+
+        Raises:
+            ImportError: if TensorFlow Probability is not installed.
+            ValueError: if the size of the state is not known.
+        """
+        ys, stats = _with_known_size(self, problem, y0, params)
+        return Solution(ys, stats)
+
+
+def _with_known_size(control: Adaptive, problem: Problem, y0, params):
     shapes = [tuple(y.shape) for y in tree.flatten(y0)]
     if any(None in shape for shape in shapes):
         raise ValueError(
@@ -65,21 +71,21 @@ def _solve(problem, control, y0, params):
     at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
 
     def advance(i, carry):
-        y, c, ends = carry
+        y, c, ys = carry
         end = ops.take(at, i)
         piece = _Piece(problem, state, params, c["s"], end)
         found = _solve_piece(piece, control, c, y)
         y = found.states[-1]
-        return y, _count(c, found, end), backend.write(ends, i, y)
+        return y, _count(c, found, end), backend.write(ys, i, y)
 
     number = problem.num_intervals if stops.rows is None else stops.number
     carry = (y, _counters(at[0]), backend.buffer(number, y))
-    _, c, ends = backend.fori_loop(stops.number, advance, carry)
-    ends = backend.stack(ends)
+    _, c, ys = backend.fori_loop(stops.number, advance, carry)
+    ys = backend.stack(ys)
     if stops.rows is not None:
         outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
-        ends = ops.take(ends, np.flatnonzero(outputs), axis=0)
-    return state.unpack(ends), statistics(problem, {**c, "distance": c["s"]})
+        ys = ops.take(ys, np.flatnonzero(outputs), axis=0)
+    return state.unpack(ys), statistics(problem, {**c, "distance": c["s"]})
 
 
 class _Layout:
@@ -121,7 +127,7 @@ class _Piece:
     def __init__(self, problem: Problem, state: _Layout, params, start, end):
         self.problem, self.state = problem, state
         self.start, self.end = start, end
-        self.is_constant = problem.field.weights.slots((0.0, 1.0)) == [0, 0]
+        self.is_constant = problem.field.weights.set_of_nodes(2) == [0, 0]
         self.given = self._theta(params, 0.5) if self.is_constant else params
         self.constants: dict[str, Any] = {}
         # TensorFlow Probability takes no empty vector.
@@ -131,13 +137,14 @@ class _Piece:
 
     def _time(self, s):
         first = ops.cast(self.problem.times[0], self.problem.dtype)
-        return first + direction(self.problem) * s
+        return first + self.problem.direction * s
 
     def _theta(self, params, fraction) -> Structure:
         """The weights at a fraction of the piece."""
         weights = self.problem.field.weights
         start, end = (self._time(s)[None] for s in (self.start, self.end))
-        located = weights.locate(start, end, (fraction,), self.problem.dtype)
+        times = between(start, end, fraction)[:, None]
+        located = weights.locate(start, end, times, self.problem.dtype)
         return weights.at(weights.prepare(params, located), 0)[0]
 
     def slope(self, s, y, weights=None):
@@ -147,7 +154,7 @@ class _Piece:
         if not self.is_constant:
             theta = self._theta(theta, (s - self.start) / (self.end - self.start))
         dy = self.problem.field.func(self._time(s), self.state.unpack(y), theta)
-        return direction(self.problem) * self.state.pack(dy)
+        return self.problem.direction * self.state.pack(dy)
 
 
 def _solve_piece(piece: _Piece, control: Adaptive, c: dict, y):
@@ -190,7 +197,7 @@ def _library():
         def solve(self, *args, **kwargs):
             results = super().solve(*args, **kwargs)
             failed = results.diagnostics.status != 0
-            return results._replace(states=spoil(results.states, failed))
+            return results._replace(states=nan_rows(results.states, failed))
 
     return OrNaN, tfp.math.ode.ChosenBySolver
 

@@ -1,0 +1,31 @@
+"""A solve that keeps nothing until somebody differentiates it."""
+
+import dataclasses
+
+from keras_nanode import backend
+from keras_nanode.adjoints.adjoint import Adjoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Recompute(Adjoint):
+    """The gradient of another adjoint, whose forward pass waits until it is needed.
+
+    For inference: the loop carries nothing but the state, which costs no memory, and
+    which file formats without lists of tensors can hold. A gradient costs one more
+    solve.
+    """
+
+    adjoint: Adjoint
+
+    def check(self, solver):
+        self.adjoint.check(solver)
+
+    def kept(self, solution):
+        return ()
+
+    def backward(self, problem, stepping, primals, kept, cotangents):
+        def solve(y0, params):
+            return self.adjoint.solve(problem, stepping, y0, params)[0]
+
+        _, pullback = backend.vjp(solve, *primals)
+        return pullback(cotangents)

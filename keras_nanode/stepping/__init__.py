@@ -1,0 +1,23 @@
+"""A solve: steps that are chosen, taken, and gone through again for the gradient.
+
+`Stepping` is what the user's `steps` becomes: `Fixed(n)` equal steps, or `Adaptive`
+ones. It runs a `Problem` and gives a `Solution`. It knows nothing about gradients, but
+keeps the states that an adjoint asks for.
+"""
+
+from keras_nanode.stepping.adaptive import Adaptive
+from keras_nanode.stepping.argument import get_steps, serialize_steps, stepping_of
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.status import Status
+from keras_nanode.stepping.stepping import Solution, Stepping
+
+__all__ = [
+    "Adaptive",
+    "Problem",
+    "Solution",
+    "Status",
+    "Stepping",
+    "get_steps",
+    "serialize_steps",
+    "stepping_of",
+]

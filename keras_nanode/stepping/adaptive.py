@@ -1,0 +1,195 @@
+"""Steps whose lengths are chosen by an estimate of their error."""
+
+import dataclasses
+import functools
+
+import keras
+from keras import ops
+
+from keras_nanode import backend, checks
+from keras_nanode.stepping.adaptive_loop import adaptive_loop
+from keras_nanode.stepping.checkpoints import Doubling, Rule, Squares
+from keras_nanode.stepping.control import error_norm
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.recorded import RecordedSteps
+from keras_nanode.stepping.stepping import Augmented, Solution, Stepping
+from keras_nanode.structures import (
+    buffers,
+    nan_rows,
+    select,
+    stack,
+    stacked,
+    write,
+    zeros_like,
+)
+
+# They are laid out beforehand: more would be a mistake, or an attack in a file.
+MOST_STEPS = 10**7
+
+
+@keras.saving.register_keras_serializable("keras_nanode")
+@dataclasses.dataclass(frozen=True)
+class Adaptive(Stepping):
+    """Steps whose lengths keep the estimated error of each within tolerances.
+
+    A step is accepted if the root mean square of error / (atol + rtol max(|y|, |y'|))
+    over the whole state is 1 at most. A PI controller chooses the next (Hairer, Norsett
+    and Wanner, Solving Ordinary Differential Equations I, section II.4, and II, section
+    IV.2). No step crosses an output time or a breakpoint of the weights' basis.
+
+    Args:
+        rtol: Non-negative number, tolerance relative to the state.
+        atol: Non-negative number, absolute tolerance; not both may be 0.
+        max_steps: Positive integer, how many steps are tried at most.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_nanode import Adaptive, layers
+    >>> ode = layers.ODE(keras.layers.Dense(3), "tsit5", Adaptive(rtol=1e-3))
+    >>> ode(keras.ops.ones((2, 3))).shape[1]
+    3
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-6
+    max_steps: int = 4096
+
+    def __post_init__(self):
+        for name in ("rtol", "atol"):
+            value = checks.number(
+                name,
+                getattr(self, name),
+                "a finite number of at least 0",
+                lambda x: x >= 0,
+            )
+            # The float of a number of NumPy, too.
+            object.__setattr__(self, name, value)
+        if self.rtol == self.atol == 0:
+            raise ValueError(
+                "`rtol` and `atol` must not both be 0, since no step is without error. "
+                "Received: rtol=0, atol=0"
+            )
+        checks.integer("max_steps", self.max_steps, most=MOST_STEPS)
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Adaptive":
+        return cls(**config)
+
+    @functools.cached_property
+    def _norm(self):
+        return functools.partial(error_norm, self.rtol, self.atol)
+
+    def checkpoints(self, problem, num):
+        del problem
+        return Doubling(self.max_steps, num) if num else Squares(self.max_steps)
+
+    def steps(self, problem, record, checkpoints=None):
+        return RecordedSteps(problem, *record)
+
+    def choose(self, problem, y0, params):
+        return self._solve(problem, y0, params, _Record(self.max_steps, problem.dtype))
+
+    def run(self, problem, y0, params, checkpoints=None):
+        record = None
+        if checkpoints is not None:
+            record = _Record(self.max_steps, problem.dtype, checkpoints)
+        return self._solve(problem, y0, params, record)
+
+    def _solve(self, problem, y0, params, record: "_Record | None") -> Solution:
+        intervals, several = problem.num_intervals, problem.several
+
+        def visit(extra, *, y_end, row, y, accepted, place, **_):
+            ys, recorded = extra
+            ys = write(ys, row, y_end) if several else ys
+            if record is not None:
+                recorded = record.add(recorded, y, accepted, place)
+            return ys, recorded
+
+        extra = (
+            buffers(intervals, y0) if several else (),
+            record.start(y0) if record is not None else (),
+        )
+        state = adaptive_loop(
+            problem, self._norm, self.max_steps, params, y0, extra, visit=visit
+        )
+        ys, recorded = state["extra"]
+        if several:
+            ys = stacked(ys)
+            unreached = ops.arange(intervals, dtype="int32") >= state["reached"]
+        else:
+            ys, unreached = stack([state["y"]]), (state["status"] != 0)[None]
+        solution = Solution(
+            nan_rows(ys, unreached), statistics(problem, state), unreached
+        )
+        if record is None:
+            return solution
+        edges, passed, *saved = recorded
+        taken = (*stacked((edges, passed)), state["accepted"])
+        return dataclasses.replace(solution, record=taken, saved=tuple(saved))
+
+    def run_augmented(self, problem, params, system: Augmented, y):
+        weights, solver = problem.field.weights, problem.solver
+
+        def visit(gradient, *, ok, step, results, located, **_):
+            integrals = solver.integrals(step, [other for _, other in results])
+            integrals = select(ok, integrals, zeros_like(integrals))
+            return weights.add_step(gradient, integrals, located)
+
+        state = adaptive_loop(
+            problem,
+            self._norm,
+            self.max_steps,
+            params,
+            system.meet(0, y),
+            zeros_like(params),
+            visit=visit,
+            evaluate=system.evaluate,
+            meet=system.meet,
+        )
+        return (state["y"], state["extra"]), state["status"] != 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """Writes down the places of accepted steps, and the states that a rule keeps."""
+
+    max_steps: int
+    dtype: str
+    rule: Rule | None = None
+
+    def start(self, y0):
+        number = self.max_steps + 1
+        return (
+            backend.buffer(number, ops.convert_to_tensor(0.0, self.dtype)),
+            backend.buffer(number, ops.convert_to_tensor(0, "int32")),
+            *(self.rule.start(y0) if self.rule else ((), ())),
+        )
+
+    def add(self, recorded, y, accepted, place):
+        # The next attempt overwrites what is not accepted.
+        edges, passed, saved, mark = recorded
+        edges, passed = write((edges, passed), accepted + 1, place)
+        if self.rule is not None:
+            saved, mark = self.rule.keep(saved, mark, accepted, y)
+        return edges, passed, saved, mark
+
+
+def statistics(problem: Problem, state: dict) -> dict:
+    """`Solution.stats`, from the counters of a loop."""
+    sign = problem.direction
+    return {
+        "num_steps": state["tried"],
+        "num_accepted": state["accepted"],
+        "num_rejected": state["tried"] - state["accepted"],
+        "num_fevals": state["num_fevals"],
+        "status": state["status"],
+        "t": ops.cast(problem.times[0], problem.dtype) + sign * state["distance"],
+        "h": sign * state["h"],
+    }

@@ -1,0 +1,193 @@
+"""Which states a solve keeps for its gradient.
+
+Steps are divided into segments. The first state of each is kept, and the backward pass
+recomputes the others of one segment at a time, the last segment first:
+
+    step            0   1   2   3   4   5   6   7   8
+    kept            x           x           x            each begins a segment
+    recomputed          .   .       .   .       .   .    when its segment is due
+
+`Segments` are laid out before a solve. Of adaptive steps, whose number is not known,
+`Squares` and `Doubling` decide as the steps come, and tell the segments afterwards.
+"""
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_nanode import backend
+from keras_nanode.structures import Structure, buffers, read, write
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """`count` steps in segments.
+
+    Segment s is `growth` steps longer than the one before it, but the last may be cut.
+
+    The kept states and the recomputed ones share one buffer. The backward pass visits
+    segments last to first, so segment s may overwrite slots s and up: later segments
+    are done.
+
+    Args:
+        count: How many steps there are, an integer or a tensor.
+        first_length: The length of the first segment, likewise.
+        growth: Integer.
+        most: How many segments there are at most.
+        capacity: How many slots the buffer needs: at most as many as a segment has
+            steps and there are segments before it.
+    """
+
+    count: Any
+    first_length: Any
+    growth: int
+    most: int
+    capacity: int
+
+    @classmethod
+    def split(cls, count: int, num: int) -> "Segments":
+        """`num` segments at most, in as few slots as possible."""
+        # Each a step shorter than the one before, unless the last ones would have none.
+        if num * (num + 1) // 2 <= count:
+            longest = -(-(count + num * (num - 1) // 2) // num)
+            return cls(count, longest, -1, num, longest)
+        length = -(-count // num)
+        return cls(count, length, 0, num, num + length - 1)
+
+    @classmethod
+    def equal(cls, count, limit, num: int | None) -> "Segments":
+        """`num` equal segments of a number that is not known.
+
+        Without a `num`, ceil(sqrt(limit)) of the `limit` of that number, which is a
+        tensor if it is not known either.
+        """
+        if not isinstance(limit, int):
+            root = ops.ceil(ops.cast(limit, "float32") ** 0.5)
+            num = num or ops.cast(ops.where(root > 1, root, 1.0), "int32")
+        else:
+            num = min(num or math.ceil(math.sqrt(limit)), limit)
+        length = -(-count // num)
+        length = ops.where(length > 1, length, 1)
+        return cls(count, length, 0, num, num + -(-limit // num))
+
+    @property
+    def each_step(self) -> bool:
+        """Whether every state is kept."""
+        known = isinstance(self.first_length, int)
+        return known and self.first_length == 1 and self.growth == 0
+
+    @property
+    def number(self):
+        """How many segments there are."""
+        if isinstance(self.count, int):
+            return sum(self._first(s) < self.count for s in range(self.most))
+        firsts = self._first(ops.arange(self.most, dtype="int32"))
+        return ops.sum(ops.cast(firsts < self.count, "int32"))
+
+    def segments(self, count, mark) -> "Segments":
+        """These, as of a `Rule`: they were known before."""
+        del count, mark
+        return self
+
+    def _first(self, s):
+        return s * self.first_length + self.growth * (s * (s - 1) // 2)
+
+    def span(self, s) -> tuple[Any, Any]:
+        """The first step of segment s, and its number of steps."""
+        first = self._first(s)
+        length, left = self.first_length + self.growth * s, self.count - first
+        if isinstance(length, int) and isinstance(left, int):
+            return first, min(length, left)
+        return first, ops.minimum(length, left)
+
+
+class Rule(abc.ABC):
+    """Which states to keep of steps whose number is not known.
+
+    `limit` is the largest number of steps. The rule's memory is one integer tensor,
+    `mark`, whose first value is `first_mark`.
+    """
+
+    limit: int
+    first_mark: int
+
+    @property
+    @abc.abstractmethod
+    def capacity(self) -> int:
+        """As in `Segments`."""
+
+    @abc.abstractmethod
+    def keep(self, saved: Structure, mark, i, y: Structure) -> tuple[Structure, Any]:
+        """Writes the state before step i, if it stays; the buffers and the new mark."""
+
+    @abc.abstractmethod
+    def segments(self, count, mark) -> Segments:
+        """The segments that `count` steps were divided into."""
+
+    def start(self, y: Structure) -> tuple[Structure, Any]:
+        """The first buffers and mark."""
+        mark = ops.convert_to_tensor(self.first_mark, "int32")
+        return buffers(self.capacity, y), mark
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares(Rule):
+    """The states 0, 1, 4, 9, ...: ceil(sqrt(n)) of n steps, however many there are.
+
+    The mark is the slot of the next state to stay.
+    """
+
+    limit: int
+    first_mark = 0
+
+    @property
+    def most(self) -> int:
+        return math.ceil(math.sqrt(self.limit))
+
+    @property
+    def capacity(self) -> int:
+        # The last segment is the longest: 2 s + 1 steps after s others.
+        return 3 * self.most - 2
+
+    def keep(self, saved, mark, i, y):
+        mark = mark + ops.cast(i > mark * mark, "int32")
+        # Between two squares the slot of the second is written in vain, which is
+        # cheaper than a branch.
+        return write(saved, mark, y), mark
+
+    def segments(self, count, mark):
+        del mark
+        return Segments(count, 1, 2, self.most, self.capacity)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubling(Rule):
+    """Every 1st, 2nd, 4th, ... state, so that there are `num` at most.
+
+    When all are taken every other one is dropped, and the stride doubles. The mark is
+    the stride.
+    """
+
+    limit: int
+    num: int
+    first_mark = 1
+
+    @property
+    def capacity(self) -> int:
+        return self.num + 2 ** math.ceil(math.log2(max(1, self.limit / self.num)))
+
+    def keep(self, saved, mark, i, y):
+        # Written first: XLA has no buffer of an unknown batch size to read from before.
+        saved = write(saved, (i + mark - 1) // mark, y)
+        full = i == self.num * mark
+        stay = ops.where(full, ops.cast(self.num // 2 + 1, "int32"), 0)
+        saved = backend.fori_loop(
+            stay, lambda j, saved: write(saved, j, read(saved, 2 * j)), saved
+        )
+        return saved, ops.where(full, 2 * mark, mark)
+
+    def segments(self, count, mark):
+        return Segments(count, mark, 0, self.num + 1, self.capacity)

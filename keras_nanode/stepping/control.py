@@ -1,0 +1,77 @@
+"""The norm of an error, and the length of the next step."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_nanode.structures import Structure
+
+_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
+
+
+def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
+    """The root mean square of x / (atol + rtol max(|sizes|)) over the structure.
+
+    It is finite and not 0 wherever these ratios are, in any unit of x."""
+    # In units of the larger tolerance, which small states do not take to 0.
+    unit = max(rtol, atol)
+    absolute, relative = atol / unit, rtol / unit
+
+    def ratio(x, *sizes):
+        size, *others = (abs(y) for y in sizes)
+        for other in others:
+            size = ops.where(other > size, other, size)
+        allowed = absolute + (size if relative == 1 else relative * size)
+        if absolute > 0:
+            return x / allowed
+        # Without error no tolerance is too small, not even 0.
+        none = ops.where(x == 0, x, float("inf"))
+        return ops.where(allowed > 0, x / ops.where(allowed > 0, allowed, 1), none)
+
+    ratios = tree.flatten(tree.map_structure(ratio, x, *sizes))
+    return _root_mean_square(ratios) / unit
+
+
+def step_factor(norm, previous, order: int):
+    """By how much to change the step after an error of the given norm.
+
+    A PI controller: `previous` is the norm of the last accepted step. Its exponents
+    are those of Hairer's code DOPRI5 at every order, with which steps settle at
+    0.4 of the tolerance.
+    """
+    # Away from 0, which has no logarithm.
+    size = ops.where(norm > 1e-10, norm, 1e-10)
+    previous = ops.where(previous > 1e-4, previous, 1e-4)
+    grown = size ** (-0.85 / order) * previous ** (0.2 / order)
+    factor = _SAFETY * ops.where(norm <= 1, grown, size ** (-1 / order))
+    factor = ops.where(factor < _GROW, factor, _GROW)
+    return ops.where((factor > _SHRINK) & ops.isfinite(norm), factor, _SHRINK)
+
+
+def _root_mean_square(leaves: list):
+    """Over all entries, none of whose squares is too large or too small."""
+    dtypes = {keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves}
+    dtype = "float64" if "float64" in dtypes else "float32"
+    sizes = [ops.cast(_largest(leaf), dtype) for leaf in leaves]
+    largest = ops.max(ops.stack(sizes)) if len(sizes) > 1 else sizes[0]
+    # Never 0, and no other number where it matters.
+    scale = largest + float(np.finfo(dtype).tiny)
+    squares = [ops.sum((leaf / ops.cast(scale, leaf.dtype)) ** 2) for leaf in leaves]
+    total = sum(ops.cast(x, dtype) for x in squares)
+    return largest * (total / _count(leaves, dtype)) ** 0.5
+
+
+def _largest(leaf):
+    # A number that is known saves an operation, which tiny states notice.
+    known = None not in leaf.shape and math.prod(leaf.shape)
+    return ops.max(abs(leaf)) if known else ops.max(abs(leaf), initial=0.0)
+
+
+def _count(leaves: list, dtype):
+    """How many entries there are; 1 of none, for an empty batch has no error."""
+    if all(None not in leaf.shape for leaf in leaves):
+        return max(sum(math.prod(leaf.shape) for leaf in leaves), 1)
+    count = sum(ops.cast(ops.size(leaf), dtype) for leaf in leaves)
+    return ops.where(count > 0, count, ops.ones_like(count))

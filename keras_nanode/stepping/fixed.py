@@ -1,0 +1,140 @@
+"""Equal steps, laid out beforehand."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_nanode import backend
+from keras_nanode.stepping.checkpoints import Segments
+from keras_nanode.stepping.loops import backward_loop, balanced, solve
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.step import Batch, Steps
+from keras_nanode.stepping.stepping import Augmented, Solution, Stepping
+from keras_nanode.structures import row, zeros_like
+from keras_nanode.vector_field import between, pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Stepping):
+    """`num` equal steps between neighbouring times."""
+
+    num: int
+
+    def checkpoints(self, problem: Problem, num):
+        count = problem.num_used * self.num
+        limit = problem.num_intervals * self.num
+        if problem.count is None and isinstance(limit, int):
+            num = min(num or math.ceil(math.sqrt(limit)), limit)
+            return Segments.split(limit, num)
+        return Segments.equal(count, limit, num)
+
+    def _batch_size(self, problem: Problem, segments: Segments | None) -> int:
+        """For how many steps weights are made at once."""
+        # No loop of a length that is a tensor can be differentiated within another.
+        if problem.count is not None:
+            return 1
+        # Segments of one step do not bound it.
+        if segments is None or segments.each_step:
+            return balanced(problem.num_intervals * self.num)
+        return balanced(segments.first_length)
+
+    def steps(self, problem, record=(), checkpoints=None):
+        return FixedSteps(problem, self.num, self._batch_size(problem, checkpoints))
+
+    def run(self, problem, y0, params, checkpoints=None):
+        steps = self.steps(problem, (), checkpoints)
+        ys, state, saved = solve(steps, y0, params, checkpoints)
+        return Solution(ys, state=state, saved=(saved, ()))
+
+    def choose(self, problem, y0, params):
+        # Nothing has to be solved to know them.
+        return Solution(None)
+
+    def run_augmented(self, problem, params, system: Augmented, y):
+        steps = FixedSteps(problem, self.num, balanced(self.num))
+
+        def body(i, step, y):
+            evaluate = functools.partial(system.evaluate, step)
+            return problem.solver.step_with_integrals(step, evaluate, y)
+
+        def interval(i, carry):
+            y, gradient = carry
+            y = system.meet(i, y)
+            span = (i * self.num, self.num)
+            return backward_loop(steps, params, *span, body, y, gradient, reverse=False)
+
+        return steps.loop(problem.num_used, interval, (y, zeros_like(params))), None
+
+
+class FixedSteps(Steps):
+    """`steps` equal steps between neighbouring times, laid out beforehand.
+
+    Their lengths and times are computed in float64 from integers before they are
+    rounded.
+
+    Args:
+        problem: What is solved.
+        steps: Positive integer, steps between neighbouring times.
+        batch_size: Positive integer, for how many steps weights are made at once.
+    """
+
+    def __init__(self, problem: Problem, steps: int, batch_size: int):
+        self.problem, self.steps = problem, steps
+        self.batch_size = batch_size
+        self.count = problem.num_used * steps
+        self.limit = problem.num_intervals * steps
+        times, nodes = problem.times, np.array(problem.solver.nodes)
+        of: Any = np if isinstance(times, np.ndarray) else ops
+        fractions = np.arange(steps + 1) / steps
+        if of is ops:
+            fractions, nodes = (ops.cast(x, times.dtype) for x in (fractions, nodes))
+        edges = between(times[:-1, None], times[1:, None], fractions[None])
+        start = of.reshape(edges[:, :-1], (-1,))
+        end = of.reshape(edges[:, 1:], (-1,))
+        at = between(start[:, None], end[:, None], nodes[None])
+        lengths = of.repeat((times[1:] - times[:-1]) / steps, steps)
+        self.h = _tensor(lengths, problem.dtype)
+        self.times = _tensor(at, problem.dtype)
+        self.jumps = None
+        weights = problem.field.weights
+        jumps = problem.solver.carries_slopes and bool(weights.breakpoints)
+        self.located = weights.locate(start, end, at, problem.dtype, jumps)
+        if jumps:
+            piece = pieces(weights.breakpoints, start, end, problem.dtype)
+            self.jumps = ops.convert_to_tensor(
+                np.append(False, piece[1:] != piece[:-1])
+            )
+
+    def loop(self, count, body, state, limit=None):
+        """As `backend.fori_loop`, over steps or what they are divided into."""
+        numbers = isinstance(count, int) and isinstance(self.count, int)
+        evaluations = self.limit * self.problem.solver.evaluations
+        if not numbers or evaluations > backend.most_unrolled():
+            return backend.fori_loop(count, body, state, limit)
+        for i in range(count):
+            state = body(i, state)
+        return state
+
+    def interval(self, i):
+        return i // self.steps
+
+    def batch(self, first):
+        # A short last batch would run over the end: those rows are never used.
+        numbers = ops.minimum(
+            first + ops.arange(self.batch_size, dtype="int32"), self.limit - 1
+        )
+        given = (self.h, self.times, self.located, self.jumps)
+        return Batch(*(x if x is None else row(x, numbers) for x in given))
+
+
+def _tensor(x, dtype):
+    """As a tensor of a dtype: cast if it is one."""
+    return (
+        ops.convert_to_tensor(x, dtype)
+        if isinstance(x, np.ndarray)
+        else ops.cast(x, dtype)
+    )

@@ -1,0 +1,154 @@
+"""The loops over steps whose times are known, forwards and backwards.
+
+    for each batch of steps:             the weights of its steps are made at once
+        for each step:                   one Runge-Kutta step, or its vjp
+            for each stage: f(t, y, theta)
+        backwards only: the cotangents of the batch's weights are contracted at once
+
+`solve` goes through all steps, segment by segment if states are kept on the way.
+"""
+
+from typing import Any
+
+from keras import ops
+
+from keras_nanode.stepping.checkpoints import Segments
+from keras_nanode.stepping.step import Steps
+from keras_nanode.structures import Structure, buffers, stack, stacked, write
+
+# How many steps' weights are made at once where no other number suggests itself.
+BATCH = 16
+
+
+def balanced(count: int, most: int = BATCH) -> int:
+    """The size of equal batches of at most `most` that `count` steps divide into."""
+    return -(-count // -(-count // most))
+
+
+def _loop_over_batches(
+    steps: Steps, params, first, count, run, carry, reverse=False, limit=None
+):
+    """`carry = run(start, length, batch, prepared, get_step, carry)` over batches."""
+    size = steps.batch_size
+    number = (count + size - 1) // size
+    known = isinstance(count, int)
+    full = size == 1 or (known and count % size == 0)
+
+    def body(b, carry):
+        b = number - 1 - b if reverse else b
+        start, left = first + b * size, count - b * size
+        if full:
+            length = size
+        elif isinstance(left, int):
+            length = min(size, left)
+        else:
+            length = ops.minimum(size, left)
+        batch = steps.batch(start)
+        prepared, step = batch.prepare(steps.problem, params)
+        return run(start, length, batch, prepared, lambda j: step(j).absorb_h(), carry)
+
+    return steps.loop(number, body, carry, limit)
+
+
+def forward_loop(steps: Steps, params, first, count, body, carry, limit=None):
+    """`carry = body(i, step, carry)` over `count` steps from `first` on.
+
+    With a `limit` that `count` keeps to, the loop can be differentiated.
+    """
+
+    def run(start, length, batch, prepared, get_step, carry):
+        return steps.loop(
+            length,
+            lambda j, carry: body(start + j, get_step(j), carry),
+            carry,
+            None if limit is None else steps.batch_size,
+        )
+
+    return _loop_over_batches(steps, params, first, count, run, carry, limit=limit)
+
+
+def backward_loop(
+    steps: Steps, params, first, count, body, carry, gradient, reverse=True
+):
+    """`carry, cotangents = body(i, step, carry)` over steps, the last first.
+
+    Args:
+        steps, params, first, count: The steps from `first` on, and the parameters.
+        body: Gives the cotangents of each set of the step's weights.
+        carry: The first carry.
+        gradient: What the gradient of the parameters is added to.
+        reverse: False takes the first step first.
+
+    Returns:
+        The last carry, and the sum of `gradient` and the steps' contributions.
+    """
+    weights = steps.problem.field.weights
+
+    def run(start, length, batch, prepared, get_step, carry):
+        carry, gradient = carry
+
+        def one(j, carry):
+            carry, collected = carry
+            j = length - 1 - j if reverse else j
+            carry, cotangents = body(start + j, get_step(j), carry)
+            return carry, weights.collect(collected, j, cotangents)
+
+        collected = weights.collector(prepared, steps.batch_size, gradient)
+        carry, collected = steps.loop(length, one, (carry, collected))
+        return carry, weights.total(gradient, collected, batch.located)
+
+    carry = (carry, gradient)
+    return _loop_over_batches(steps, params, first, count, run, carry, reverse)
+
+
+def solve(
+    steps: Steps,
+    y0: Structure,
+    params: Structure,
+    segments: Segments | None = None,
+    limit: int | None = None,
+) -> tuple[Structure, Any, Structure]:
+    """Takes all steps.
+
+    Args:
+        steps: The steps.
+        y0: The state at the first time.
+        params: The parameters of the vector field.
+        segments: Keep the state at the start of each; None keeps no state.
+        limit: As in `forward_loop`.
+
+    Returns:
+        y at the output times, stacked; the last state; the buffers of kept states.
+    """
+    solver, several = steps.problem.solver, steps.problem.several
+    every = segments is not None and segments.each_step
+
+    def body(i, step, carry):
+        state, ys, saved = carry
+        saved = write(saved, i, state) if every else saved
+        state = step.take(state, step.theta)
+        if several:
+            # The last state of an interval stays.
+            ys = write(ys, steps.interval(i), solver.value(state))
+        return state, ys, saved
+
+    def f(i, y):
+        # Only some solvers evaluate the vector field before the first step.
+        first = steps.batch(0).prepare(steps.problem, params)[1](0)
+        return first.slopes(first.theta)(i, y)
+
+    state = solver.start(f, y0)
+    ys = buffers(steps.problem.num_intervals, y0) if several else ()
+    carry = (state, ys, buffers(segments.capacity, state) if segments else ())
+    if segments is None or every:
+        carry = forward_loop(steps, params, 0, steps.count, body, carry, limit)
+    else:
+
+        def segment(s, carry):
+            state, ys, saved = carry
+            carry = (state, ys, write(saved, s, state))
+            return forward_loop(steps, params, *segments.span(s), body, carry)
+
+        carry = steps.loop(segments.number, segment, carry)
+    state, ys, saved = carry
+    return stacked(ys) if several else stack([solver.value(state)]), state, saved

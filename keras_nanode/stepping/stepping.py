@@ -1,0 +1,93 @@
+"""What the user's argument `steps` becomes: an object that takes the steps."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras_nanode.stepping.checkpoints import Rule, Segments
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.step import Steps
+from keras_nanode.structures import Structure, nan_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What a solve gives.
+
+    Attributes:
+        ys: y at the output times, stacked; NaN at those that were not reached.
+        stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
+            `num_fevals`, `status`, and where it stopped: `t`, `h`. Empty for equal
+            steps, whose statistics are known.
+        unreached: `(intervals,)`, which output times were not reached; None for none.
+        state: The solver's last state, of equal steps.
+        record: What `Stepping.steps` needs to know to take the same steps again.
+        saved: Buffers of kept states, and the last mark of the rule that kept them.
+    """
+
+    ys: Structure
+    stats: dict = dataclasses.field(default_factory=dict)
+    unreached: Any = None
+    state: Any = ()
+    record: Any = ()
+    saved: tuple[Structure, Any] = ((), ())
+
+    def mark_unreached(self, ys: Structure) -> Structure:
+        """`ys` with NaN in the rows of output times that were not reached."""
+        return ys if self.unreached is None else nan_rows(ys, self.unreached)
+
+
+class Augmented(NamedTuple):
+    """A system whose stages give more than a slope, to be integrated along with it.
+
+    Attributes:
+        evaluate: `evaluate(step, i, y)` gives the slope at node i of a step, and the
+            integrand for the set of weights there.
+        meet: `y = meet(interval, y)` changes the state where an interval begins.
+    """
+
+    evaluate: Callable
+    meet: Callable
+
+
+class Stepping(abc.ABC):
+    """How the steps of a solve are chosen."""
+
+    @abc.abstractmethod
+    def checkpoints(self, problem: Problem, num: int | None) -> Segments | Rule:
+        """Which states to keep for a gradient, `num` at most.
+
+        None keeps about sqrt(n) of n steps.
+        """
+
+    @abc.abstractmethod
+    def run(
+        self,
+        problem: Problem,
+        y0: Structure,
+        params: Structure,
+        checkpoints: Segments | Rule | None = None,
+    ) -> Solution:
+        """Solves, and keeps the states that `checkpoints` says."""
+
+    @abc.abstractmethod
+    def choose(self, problem: Problem, y0: Structure, params: Structure) -> Solution:
+        """Finds the steps: a solution with a `record`, whose `ys` are not used."""
+
+    @abc.abstractmethod
+    def steps(
+        self, problem: Problem, record, checkpoints: Segments | Rule | None = None
+    ) -> Steps:
+        """The steps that were taken, to be gone through again."""
+
+    @abc.abstractmethod
+    def run_augmented(
+        self, problem: Problem, params: Structure, system: Augmented, y: Structure
+    ) -> tuple[tuple[Structure, Structure], Any]:
+        """Integrates a system, and what its stages give beside the slope.
+
+        Returns:
+            The last state, and the integral as a contribution to the gradient of the
+            parameters; and whether it failed, None if it cannot.
+        """

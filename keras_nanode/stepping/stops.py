@@ -1,0 +1,94 @@
+"""Where steps whose lengths are chosen on the way have to end."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_nanode.stepping.problem import Problem
+from keras_nanode.stepping.step import Batch
+from keras_nanode.vector_field import between, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Stops:
+    """Output times, and breakpoints of the weights.
+
+    A place in time is a stop and the distance from it. So neither a large first time
+    nor two times next to each other are lost by rounding.
+
+    Attributes:
+        problem: What is solved.
+        times: The first time and the stops.
+        lengths: The distance of each from the one before.
+        at: The distance of each from the first time.
+        rows: In which interval between output times each lies; None for times that
+            are tensors, whose stops are they.
+        jumps: After which the weights jump, constants; None likewise.
+        number: How many stops there are.
+    """
+
+    problem: Problem
+    times: Any
+    lengths: Any
+    at: Any
+    rows: Any
+    jumps: Any
+    number: Any
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Stops":
+        times, dtype = problem.times, problem.dtype
+        if not isinstance(times, np.ndarray):
+            lengths = ops.cast(abs(times[1:] - times[:-1]), dtype)
+            at = ops.cast(abs(times[1:] - times[0]), dtype)
+            times = ops.cast(times, dtype)
+            return cls(problem, times, lengths, at, None, None, problem.num_used)
+        outputs = np.abs(times[1:] - times[0])
+        edges = np.array(problem.field.weights.breakpoints, "float64")
+        edges = (edges - times[0]) * problem.direction
+        edges = edges[(edges > 0) & (edges < outputs[-1])]
+        # A breakpoint that differs by rounding from the first or an output time is it.
+        known = np.append(outputs, 0.0)
+        rounding = 8 * max(
+            eps(dtype) * outputs[-1], eps("float64") * np.abs(times).max()
+        )
+        near = np.abs(edges[:, None] - known) <= rounding
+        at = np.sort(np.concatenate([outputs, edges[~near.any(axis=1)]]))
+        jumps = np.isin(at, edges) | np.isin(at, known[near.any(axis=0)])
+        rows = np.searchsorted(outputs, at)
+        stops = times[0] + problem.direction * at
+        stops = np.where(np.isin(at, outputs), times[1:][rows], stops)
+        arrays = np.append(times[0], stops), np.diff(at, prepend=0.0), at
+        stops, lengths, at = (ops.convert_to_tensor(x.astype(dtype)) for x in arrays)
+        return cls(problem, stops, lengths, at, rows, jumps, len(rows))
+
+    def interval(self, stop):
+        """In which interval between output times the step behind a stop is."""
+        if self.rows is None:
+            return stop
+        rows = np.append(self.rows, self.problem.num_intervals).astype("int32")
+        return ops.take(ops.convert_to_tensor(rows), stop)
+
+    def batch(self, stop, start, end) -> Batch:
+        """The steps between distances `start` and `end` from stops, all `(n,)`."""
+        problem, length = self.problem, ops.take(self.lengths, stop)
+        sign, nodes = problem.direction, np.array(problem.solver.nodes, problem.dtype)
+        if self.rows is None:
+            # A step moves with the times that it is between.
+            share = length / ops.stop_gradient(length)
+            start, end = start * share, end * share
+        before, behind = (ops.take(self.times, stop + i)[:, None] for i in (0, 1))
+        edges = before + sign * ops.stack([start, end], axis=1)
+        edges = nearest(edges, before, behind)
+        first, last = edges[:, :1], edges[:, 1:]
+        last = ops.where((end >= length)[:, None], behind, last)
+        times = between(first, last, ops.convert_to_tensor(nodes[None]))
+        weights = problem.field.weights
+        located = weights.locate(first[:, 0], last[:, 0], times, problem.dtype)
+        return Batch(sign * (end - start), times, located)
+
+
+def eps(dtype: str) -> float:
+    return float(np.finfo(dtype).eps)

@@ -1,0 +1,121 @@
+"""Arithmetic and buffers on structures: nested lists, tuples and dicts of tensors."""
+
+import operator
+from typing import Any
+
+from keras import ops, tree
+
+from keras_nanode import backend
+
+Structure = Any  # nested lists, tuples and dicts of tensors
+
+
+def add(x: Structure, y: Structure) -> Structure:
+    # `ops.add` would turn float64 into float32 on JAX and PyTorch.
+    return tree.map_structure(operator.add, x, y)
+
+
+def zeros_like(x: Structure) -> Structure:
+    return tree.map_structure(ops.zeros_like, x)
+
+
+def stop_gradient(x: Structure) -> Structure:
+    return tree.map_structure(ops.stop_gradient, x)
+
+
+def as_scalar(x, dtype):
+    """Casts a scalar so that it can multiply tensors of `dtype`. Python floats pass
+    through."""
+    return x if isinstance(x, float) else ops.cast(x, dtype)
+
+
+def weighted(*terms: tuple[float, Structure]) -> Structure:
+    """sum_i weight_i x_i of pairs (weight, x)."""
+    weights, structures = zip(*terms, strict=True)
+
+    def leaf(*leaves):
+        products = [
+            x if weight == 1 else weight * x
+            for weight, x in zip(weights, leaves, strict=True)
+        ]
+        return sum(products[1:], start=products[0])
+
+    return tree.map_structure(leaf, *structures)
+
+
+def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+    """h sum_i coefficients_i k_i, for slopes k of the structure y."""
+    terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
+    if not terms:
+        return zeros_like(y)
+    total = weighted(*terms)
+    if isinstance(h, float) and h == 1:
+        return total
+    return tree.map_structure(lambda s: as_scalar(h, s.dtype) * s, total)
+
+
+def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+    """y + h sum_i coefficients_i k_i."""
+    return add(y, increment(y, h, coefficients, k)) if any(coefficients) else y
+
+
+def row(stacked: Structure, i) -> Structure:
+    return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
+
+
+def stack(structures: list[Structure]) -> Structure:
+    """Several of one structure, along a new first axis."""
+    if len(structures) == 1:
+        return tree.map_structure(lambda x: x[None], structures[0])
+    return tree.map_structure(lambda *leaves: ops.stack(leaves), *structures)
+
+
+def select(condition, x: Structure, y: Structure) -> Structure:
+    return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
+
+
+def apply_if(condition, f, x: Structure) -> Structure:
+    """`f(x)` if the scalar condition holds, else `x`."""
+    # A loop of one round or none: tf2onnx loses the shapes of a loop with a branch.
+    count = ops.cast(condition, "int32")
+    return backend.fori_loop(count, lambda i, x: f(x), x, limit=1)
+
+
+def buffers(size: int, like: Structure) -> Structure:
+    """A buffer of `size` tensors for each leaf."""
+    return tree.map_structure(lambda x: backend.buffer(size, x), like)
+
+
+def write(saved: Structure, i, x: Structure) -> Structure:
+    return tree.map_structure(lambda b, x: backend.write(b, i, x), saved, x)
+
+
+def read(saved: Structure, i) -> Structure:
+    return tree.map_structure(lambda b: backend.read(b, i), saved)
+
+
+def stacked(saved: Structure) -> Structure:
+    """The contents of buffers, as tensors."""
+    return tree.map_structure(backend.stack, saved)
+
+
+def nan_where(condition, dtype):
+    """NaN where the condition holds, and 1 elsewhere."""
+    # The root of -1: a check for NaN in a graph would find a constant NaN.
+    return ops.cast(ops.where(condition, -1, 1), dtype) ** 0.5
+
+
+def nan_if(condition, x: Structure) -> Structure:
+    """NaN everywhere if the scalar condition holds."""
+    return tree.map_structure(lambda x: x * nan_where(condition, x.dtype), x)
+
+
+def nan_rows(stacked: Structure, condition) -> Structure:
+    """NaN in the rows in which the condition, one boolean a row, holds."""
+
+    def leaf(x):
+        rows = ops.reshape(condition, (-1, *[1] * (len(x.shape) - 1)))
+        # A product, so that a cotangent that passes through becomes NaN as well.
+        return x * nan_where(rows, x.dtype)
+
+    return tree.map_structure(leaf, stacked)
