@@ -61,13 +61,13 @@ class Times:
         firsts = np.flatnonzero(np.diff(self.source, prepend=-1))
         return ops.take(self.given, firsts) if self.is_tensor else self.different
 
-    def at_given(self, start: Structure, ends: Structure) -> Structure:
+    def at_given(self, start: Structure, ys: Structure) -> Structure:
         """The states at all given times but the first, of those at different ones."""
         if self.source is None:
-            return ends
+            return ys
         source = ops.convert_to_tensor(self.source[1:])
         every = tree.map_structure(
-            lambda start, ends: ops.concatenate([start[None], ends]), start, ends
+            lambda start, ys: ops.concatenate([start[None], ys]), start, ys
         )
         given = tree.map_structure(lambda y: ops.take(y, source, axis=0), every)
         return given if self.ordered is None else nan_rows(given, ~self.ordered)

@@ -17,14 +17,15 @@ from keras_nanode.structures import read, write, zeros_like
 class Checkpoint(Adjoint):
     """The exact gradient of the discrete solution from a few kept states.
 
-    The forward pass keeps `num` states at most; the backward pass recomputes the states
-    from one to the next, one such leg at a time. Memory is O(num + n / num) states and
-    the work one more forward pass. Where it saves memory each leg is a step shorter
-    than the one before, for the states of the earlier ones take the place of the later.
+    The forward pass keeps `num` states at most. They divide the steps into segments,
+    and the backward pass recomputes the states of one segment at a time. Memory is
+    O(num + n / num) states, and the work is one more forward pass. Each segment is a
+    step shorter than the one before it, where that saves memory: the recomputed states
+    of an early segment take the place of the later kept ones.
 
-    The number n of adaptive steps is not known beforehand. With a `num`, up to `num`
-    states are kept as they come, and every other one is dropped when they are too many.
-    Without, the states 0, 1, 4, 9, ... are kept, which are ceil(sqrt(n)).
+    The number n of adaptive steps is not known beforehand. With a `num`, states are
+    kept as they come, and every other one is dropped when there are more than `num`.
+    Without, the states 0, 1, 4, 9, ... are kept, ceil(sqrt(n)) in all.
 
     Args:
         num: Positive integer, how many states to keep. None keeps ceil(sqrt(n)) for n

@@ -62,8 +62,8 @@ class Block(CheckedArguments, keras.Layer):
             module = _KINDS[name.rpartition("_")[2]]
             setattr(self, name, checks.of_keras(name, value, module))
 
-    def _map(self, width, spread, rank, **arguments) -> keras.Layer:
-        """A linear map to `width` channels, over a neighbourhood if `spread`."""
+    def _map(self, width, has_kernel, rank, **arguments) -> keras.Layer:
+        """A linear map to `width` channels; if `has_kernel`, over a neighbourhood."""
         raise NotImplementedError
 
     def _check_rank(self, input_shape):
@@ -83,9 +83,9 @@ class Block(CheckedArguments, keras.Layer):
             plan = [(hidden, False), (hidden, True), (width, False)]
         self.norms, self.maps = [], []
         shape = tuple(input_shape)
-        for channels, spread in plan:
+        for channels, has_kernel in plan:
             self.norms.append(self._norm(shape[-1]))
-            linear = self._linear(channels, spread, len(shape) - 2)
+            linear = self._linear(channels, has_kernel, len(shape) - 2)
             if self._quantized:
                 linear = linear.from_config(self._quantized[len(self.maps)])
             linear.supports_masking = True  # else a convolution warns of a mask
@@ -94,10 +94,10 @@ class Block(CheckedArguments, keras.Layer):
             self.maps[-1].build(shape)
             shape = (*shape[:-1], channels)
 
-    def _linear(self, channels, spread, rank):
+    def _linear(self, channels, has_kernel, rank):
         return self._map(
             channels,
-            spread,
+            has_kernel,
             rank,
             use_bias=self.use_bias,
             kernel_initializer=_fresh(self.kernel_initializer),

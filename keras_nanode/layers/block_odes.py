@@ -12,15 +12,11 @@ class _BlockODE(ODE):
     """`ODE(TimeVarying(block, basis, start), ...)`, whose constructor takes the
     arguments of all of them."""
 
-    def __init__(
-        self, basis, block, start, solver, steps, t_span, adjoint, dtype=None, **kwargs
-    ):
-        dynamics = TimeVarying(block, basis, start, dtype=dtype)
-        super().__init__(
-            dynamics, solver, steps, t_span, adjoint, dtype=dtype, **kwargs
-        )
-        self.basis, self.start = dynamics.basis, dynamics.start
-        for source in (block, dynamics.basis):
+    def _take_attributes(self):
+        """Those that are arguments of the constructor and of a part."""
+        block, basis = self.dynamics.layer, self.dynamics.basis
+        self.basis, self.start = basis, self.dynamics.start
+        for source in (block, basis):
             for name in self._given.intersection(arguments_of(type(source))):
                 setattr(self, name, getattr(source, name))
 
@@ -111,7 +107,9 @@ class DenseODE(_BlockODE):
             bias_constraint=bias_constraint,
             dtype=kwargs.get("dtype"),
         )
-        super().__init__(basis, block, start, solver, steps, t_span, adjoint, **kwargs)
+        dynamics = TimeVarying(block, basis, start, dtype=kwargs.get("dtype"))
+        super().__init__(dynamics, solver, steps, t_span, adjoint, **kwargs)
+        self._take_attributes()
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -188,4 +186,6 @@ class ConvODE(_BlockODE):
             bias_constraint=bias_constraint,
             dtype=kwargs.get("dtype"),
         )
-        super().__init__(basis, block, start, solver, steps, t_span, adjoint, **kwargs)
+        dynamics = TimeVarying(block, basis, start, dtype=kwargs.get("dtype"))
+        super().__init__(dynamics, solver, steps, t_span, adjoint, **kwargs)
+        self._take_attributes()

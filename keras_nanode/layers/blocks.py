@@ -81,7 +81,7 @@ class DenseBlock(Block):
                 f" Received: input_shape={tuple(input_shape)}"
             )
 
-    def _map(self, width, spread, rank, **arguments):
+    def _map(self, width, has_kernel, rank, **arguments):
         return keras.layers.Dense(width, **arguments)
 
     def get_config(self):
@@ -170,7 +170,7 @@ class ConvBlock(Block):
                 f"or `DenseODE`. Received: input_shape={tuple(input_shape)}"
             )
 
-    def _map(self, width, spread, rank, **arguments):
+    def _map(self, width, has_kernel, rank, **arguments):
         convolution = (
             keras.layers.Conv1D,
             keras.layers.Conv2D,
@@ -178,7 +178,7 @@ class ConvBlock(Block):
         )[rank - 1]
         return convolution(
             width,
-            self.kernel_size if spread else 1,
+            self.kernel_size if has_kernel else 1,
             padding="same",
             data_format="channels_last",
             **arguments,

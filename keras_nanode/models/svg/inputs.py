@@ -42,7 +42,7 @@ def in_range(x):
     return ops.all(_inside(x))
 
 
-def spoil(outputs, videos):
+def nan_for_bad(outputs, videos):
     """The outputs, (batch, ...), NaN for each of the videos that is out of range: a
     compiled function cannot refuse it."""
     inside = ops.all(_inside(videos), axis=tuple(range(1, len(videos.shape))))

@@ -210,7 +210,7 @@ class SVG(keras.Model):
         skips = [ops.take(skip, sources, axis=1) for skip in skips]
         reconstruction = vgg.over_time(self.decoder, [predicted, *skips], training)
         return {
-            "reconstruction": check.spoil(reconstruction, frames),
+            "reconstruction": check.nan_for_bad(reconstruction, frames),
             **dict(zip(GAUSSIANS, (*q, *p), strict=True)),
         }
 
@@ -285,7 +285,7 @@ class SVG(keras.Model):
             batch = ops.shape(context)[0]
             noise = keras.random.normal((batch, *shape), seed=self.seed_generator)
         noise = check.noise(noise, shape)
-        return check.spoil(roll_out(self, context, actions, noise), context)
+        return check.nan_for_bad(roll_out(self, context, actions, noise), context)
 
     def get_config(self):
         names = set(inspect.signature(SVG).parameters) - {"kwargs"}

@@ -18,7 +18,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], bool]] = {
 NORMALIZATIONS = ("group", "batch")
 
 # The standard deviation that SVG draws its kernels with, as DCGAN did.
-_SPREAD = 0.02
+_STDDEV = 0.02
 # Frames are (height, width, channels), whatever Keras' default is.
 _LAYOUT = {"data_format": "channels_last"}
 _SLOPE = 0.2
@@ -113,7 +113,7 @@ class VGG:
             steps=self.steps,
             t_span=self.t_span,
             adjoint=self.adjoint,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=_SPREAD),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=_STDDEV),
             dtype=self.dtype,
         )
 
@@ -122,7 +122,7 @@ class VGG:
             width,
             size,
             **_LAYOUT,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=_SPREAD),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=_STDDEV),
             dtype=self.dtype,
             **arguments,
         )
