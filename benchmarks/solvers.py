@@ -27,8 +27,10 @@ from pathlib import Path
 from memory import SETTINGS, fill_holes, reset_peak, status
 from reporting import environment, markdown_table
 
+from keras_nanode import tableaus
+
 SHAPE = (256, 64)
-PAIRS = ("bosh3", "dopri5", "tsit5", "dopri8")
+PAIRS = [name for name, tableau in tableaus.ALL.items() if tableau.b_embedded]
 # Solver, steps (a number, or the tolerance of adaptive ones), adjoint.
 ROWS = [
     ("euler", 40, "checkpoint"),

@@ -34,11 +34,11 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             `"bdf"` for small stiff problems on TensorFlow, see `keras_nanode.odeint`.
         steps: Positive integer, the number of equal steps; `"adaptive"` or
             `Adaptive(rtol, atol, max_steps)` for steps chosen by the estimated error;
-            None for adaptive steps if the solver has an estimate (`"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"dopri8"`), else for 10 steps, as the paper's
-            networks take, or the next multiple of the number of the basis' pieces, so
-            that each bucket has equally many. Steps that leave a piece out are warned
-            of. `callbacks.Evaluations` shows in `fit` what adaptive steps cost.
+            None for adaptive steps if the solver has an estimate, as `"dopri5"` and
+            `"tsit5"` have. For other solvers None means 10 steps, as in the paper's
+            networks, or the next multiple of the number of the basis' pieces: each
+            bucket gets equally many. A warning names pieces that have no step.
+            `callbacks.Evaluations` shows in `fit` what adaptive steps cost.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
         adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
             `Checkpoint(num)`, `"reversible"` (exact, memory O(1), for the solvers

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.solvers import BDF, Solver
+from keras_nanode.solvers import ALL, BDF, Solver
 from keras_nanode.stepping.adaptive import MOST_STEPS, Adaptive
 from keras_nanode.stepping.bdf import BDFSteps
 from keras_nanode.stepping.fixed import Fixed
@@ -32,10 +32,11 @@ def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
             "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'
         )
     if not solver.estimates_error:
+        able = [name for name, known in ALL.items() if known.estimates_error]
         raise ValueError(
-            f"The solver {solver.name!r} has no error estimate, so that it cannot "
-            "choose its steps. Give their number, for example `steps=10`, or use a "
-            "solver that has: 'bosh3', 'dopri5', 'tsit5' or 'dopri8'. "
+            f"The solver {solver.name!r} has no error estimate, so it cannot choose "
+            "its steps. Give their number, for example `steps=10`, or use a solver "
+            f"that has an estimate: {', '.join(map(repr, able))}. "
             f"Received: steps={steps!r}"
         )
     return adaptive
