@@ -70,6 +70,15 @@ def stack(structures: list[Structure]) -> Structure:
     return tree.map_structure(lambda *leaves: ops.stack(leaves), *structures)
 
 
+def unstack(stacked: Structure, number: int) -> list[Structure]:
+    """The inverse of `stack`, of `number` structures."""
+    leaves = [ops.unstack(x, number) for x in tree.flatten(stacked)]
+    return [
+        tree.pack_sequence_as(stacked, [leaf[i] for leaf in leaves])
+        for i in range(number)
+    ]
+
+
 def select(condition, x: Structure, y: Structure) -> Structure:
     return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
 

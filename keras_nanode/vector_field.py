@@ -16,7 +16,15 @@ from keras import ops, tree
 
 from keras_nanode import backend
 from keras_nanode.bases import Basis
-from keras_nanode.structures import Structure, add, row, stack, stacked, write
+from keras_nanode.structures import (
+    Structure,
+    add,
+    row,
+    stack,
+    stacked,
+    unstack,
+    write,
+)
 
 
 class FixedWeights:
@@ -101,40 +109,49 @@ class BasisWeights:
 
         def leaf(p):
             theta = self.basis.combine(flat, p)
-            return ops.reshape(theta, (number, sets, *p.shape[1:]))
+            # One set needs no axis, which saves operations at each step.
+            axes = () if sets == 1 else (sets,)
+            return ops.reshape(theta, (number, *axes, *p.shape[1:]))
 
         return sets, tree.map_structure(leaf, params)
 
     def at(self, prepared, j):
         sets, theta = prepared
-        theta = row(theta, j)
-        return [tree.map_structure(lambda w, i=i: w[i], theta) for i in range(sets)]
+        return unstack(row(theta, j), sets) if sets > 1 else [row(theta, j)]
 
     def collector(self, prepared, size, gradient):
         _, theta = prepared
         return tree.map_structure(lambda w: backend.buffer(size, w[0]), theta)
 
     def collect(self, collected, j, cotangents):
-        return write(collected, j, stack(cotangents))
+        return write(collected, j, _one(cotangents))
 
     def total(self, gradient, collected, located):
         return self._add(gradient, stacked(collected), located)
 
     def add_step(self, gradient, cotangents, located):
-        return self._add(gradient, stack([stack(cotangents)]), located)
+        return self._add(gradient, _one(cotangents), located)
 
     def _add(self, gradient, cotangents, located):
         flat = _flat(located)
 
         def leaf(total, cotangents):
-            return total + self.basis.combine_transpose(flat, _flat(cotangents))
+            shape = (flat.shape[0], *total.shape[1:])
+            cotangents = ops.reshape(cotangents, shape)
+            return total + self.basis.combine_transpose(flat, cotangents)
 
         return tree.map_structure(leaf, gradient, cotangents)
 
 
-def _flat(x):
+def _flat(located):
     """(steps, sets, ...) as (steps * sets, ...)."""
-    return ops.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
+    number, sets = located.shape[:2]
+    return ops.reshape(located, (number * sets, *located.shape[2:]))
+
+
+def _one(cotangents: list[Structure]) -> Structure:
+    """Those of a step's sets, along an axis if there are several."""
+    return stack(cotangents) if len(cotangents) > 1 else cotangents[0]
 
 
 def between(start, end, fraction):

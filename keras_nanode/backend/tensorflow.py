@@ -3,6 +3,8 @@
 import tensorflow as tf
 from keras import tree
 
+from keras_nanode.backend import _eager
+
 
 def vjp(f, *primals):
     # In the gradient of a loop TensorFlow reads the forward pass's tensors from lists,
@@ -111,12 +113,16 @@ def _readable(residual):
 
 
 def while_loop(cond, body, state):
+    if tf.executing_eagerly():
+        return _eager.while_loop(cond, body, state)
     return tf.while_loop(cond, body, tuple(state), parallel_iterations=1)
 
 
 def fori_loop(count, body, state, limit=None):
     if isinstance(count, int) and count == 1:
         return body(0, state)
+    if tf.executing_eagerly():
+        return _eager.fori_loop(count, body, state)
     # XLA differentiates only loops whose length it knows.
     known = count if isinstance(count, int) else limit
     return tf.while_loop(
@@ -135,10 +141,11 @@ def most_unrolled():
 
 
 def buffer(size, like):
+    if tf.executing_eagerly():
+        return _eager.Buffer([tf.zeros_like(like)] * int(size), tf.stack)
     # Anything but a TensorArray is copied whole at each write in a loop.
-    return tf.TensorArray(
-        like.dtype, size, element_shape=like.shape, clear_after_read=False
-    )
+    options = {"element_shape": like.shape, "clear_after_read": False}
+    return tf.TensorArray(like.dtype, size, **options)
 
 
 def write(buffer, i, value):

@@ -5,6 +5,8 @@ import contextlib
 import torch
 from keras import tree
 
+from keras_nanode.backend import _eager
+
 _WRITTEN = (
     "`func` must not write into `args`: a solver evaluates it often. Compute a new "
     "tensor, `w * 2` for `w.mul_(2)`. Received: an argument that a call has changed"
@@ -69,8 +71,8 @@ class _Once(torch.autograd.Function):
 
 
 def _own(x):
-    if isinstance(x, _Buffer):
-        return _Buffer(list(x.slots))
+    if isinstance(x, _eager.Buffer):
+        return x.copy()
     return x.detach() if isinstance(x, torch.Tensor) else x
 
 
@@ -91,15 +93,11 @@ def custom_vjp(forward, backward, message, *primals):
 
 
 def while_loop(cond, body, state):
-    while cond(*state):
-        state = tuple(body(*state))
-    return state
+    return _eager.while_loop(cond, body, state)
 
 
 def fori_loop(count, body, state, limit=None):
-    for i in range(int(count)):
-        state = body(i, state)
-    return state
+    return _eager.fori_loop(count, body, state)
 
 
 def most_unrolled():
@@ -107,27 +105,19 @@ def most_unrolled():
 
 
 def buffer(size, like):
-    return _Buffer([torch.zeros_like(like)] * size)
-
-
-class _Buffer:
-    """A list that `keras.tree` takes for a leaf."""
-
-    def __init__(self, slots):
-        self.slots = slots
+    return _eager.Buffer([torch.zeros_like(like)] * size, torch.stack)
 
 
 def write(buffer, i, value):
-    buffer.slots[int(i)] = value
-    return buffer
+    return buffer.write(i, value)
 
 
 def read(buffer, i):
-    return buffer.slots[int(i)]
+    return buffer.read(i)
 
 
 def stack(buffer):
-    return torch.stack(buffer.slots)
+    return buffer.stack()
 
 
 def eagerly():
