@@ -71,21 +71,22 @@ def _solve(problem, control, y0, params):
     at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
 
     def advance(i, carry):
-        y, c, ys = carry
+        y, counters, ys = carry
         end = ops.take(at, i)
-        piece = _Piece(problem, state, params, c["s"], end)
-        found = _solve_piece(piece, control, c, y)
+        piece = _Piece(problem, state, params, counters["s"], end)
+        found = _solve_piece(piece, control, counters, y)
         y = found.states[-1]
-        return y, _count(c, found, end), backend.write(ys, i, y)
+        return y, _count(counters, found, end), backend.write(ys, i, y)
 
     number = problem.num_intervals if stops.rows is None else stops.number
     carry = (y, _counters(at[0]), backend.buffer(number, y))
-    _, c, ys = backend.fori_loop(stops.number, advance, carry)
+    _, counters, ys = backend.fori_loop(stops.number, advance, carry)
     ys = backend.stack(ys)
     if stops.rows is not None:
         outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
         ys = ops.take(ys, np.flatnonzero(outputs), axis=0)
-    return state.unpack(ys), statistics(problem, {**c, "distance": c["s"]})
+    stats = statistics(problem, {**counters, "distance": counters["s"]})
+    return state.unpack(ys), stats
 
 
 class _Layout:
@@ -157,7 +158,7 @@ class _Piece:
         return self.problem.direction * self.state.pack(dy)
 
 
-def _solve_piece(piece: _Piece, control: Adaptive, c: dict, y):
+def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y):
     solver, all_steps = _library()
     options = {
         "rtol": control.rtol,
@@ -166,7 +167,7 @@ def _solve_piece(piece: _Piece, control: Adaptive, c: dict, y):
         "evaluate_jacobian_lazily": False,
     }
     # None is left after a failure.
-    left = ops.where(c["status"] == 0, control.max_steps - c["tried"], 0)
+    left = ops.where(counters["status"] == 0, control.max_steps - counters["tried"], 0)
     adjoint = solver(max_num_steps=control.max_steps, **options)
     forward = solver(
         max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
@@ -209,22 +210,22 @@ def _counters(distance) -> dict:
     return {**counts, "s": zero, "h": zero}
 
 
-def _count(c: dict, found, end) -> dict:
+def _count(counters: dict, found, end) -> dict:
     """The counters after one more piece, or as they are if one failed before."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
     # A Jacobian evaluates the function once, the choice of the first step thrice.
     num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
-    status = ops.where(failed, _cause(h, c["s"]), int(Status.SUCCESS))
+    status = ops.where(failed, _cause(h, counters["s"]), int(Status.SUCCESS))
     here = {
-        "tried": c["tried"] + diagnostics.num_matrix_factorizations,
-        "accepted": c["accepted"] + jacobians - ops.cast(failed, "int32"),
-        "num_fevals": c["num_fevals"] + num_fevals,
+        "tried": counters["tried"] + diagnostics.num_matrix_factorizations,
+        "accepted": counters["accepted"] + jacobians - ops.cast(failed, "int32"),
+        "num_fevals": counters["num_fevals"] + num_fevals,
         "status": ops.cast(status, "int32"),
-        "s": ops.where(failed, c["s"], end),
+        "s": ops.where(failed, counters["s"], end),
         "h": h,
     }
-    return select(c["status"] == 0, here, c)
+    return select(counters["status"] == 0, here, counters)
 
 
 def _cause(h, s):

@@ -3,7 +3,6 @@
 import math
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 from keras_nanode.structures import Structure
@@ -56,8 +55,7 @@ def _root_mean_square(leaves: list):
     dtype = "float64" if "float64" in dtypes else "float32"
     sizes = [ops.cast(_largest(leaf), dtype) for leaf in leaves]
     largest = ops.max(ops.stack(sizes)) if len(sizes) > 1 else sizes[0]
-    # Never 0, and no other number where it matters.
-    scale = largest + float(np.finfo(dtype).tiny)
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = [ops.sum((leaf / ops.cast(scale, leaf.dtype)) ** 2) for leaf in leaves]
     total = sum(ops.cast(x, dtype) for x in squares)
     return largest * (total / _count(leaves, dtype)) ** 0.5
