@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_nanode import backend, checks
-from keras_nanode.stepping.adaptive_loop import adaptive_loop
+from keras_nanode.stepping.adaptive_loop import Attempt, adaptive_loop
 from keras_nanode.stepping.checkpoints import Doubling, Rule, Squares
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.problem import Problem
@@ -105,11 +105,11 @@ class Adaptive(Stepping):
     def _solve(self, problem, y0, params, record: "_Record | None") -> Solution:
         intervals, several = problem.num_intervals, problem.several
 
-        def visit(extra, *, y_end, row, y, accepted, place, **_):
+        def visit(extra, attempt: Attempt):
             ys, recorded = extra
-            ys = write(ys, row, y_end) if several else ys
+            ys = write(ys, attempt.row, attempt.y_end) if several else ys
             if record is not None:
-                recorded = record.add(recorded, y, accepted, place)
+                recorded = record.add(recorded, attempt)
             return ys, recorded
 
         extra = (
@@ -137,10 +137,11 @@ class Adaptive(Stepping):
     def run_augmented(self, problem, params, system: Augmented, y):
         weights, solver = problem.field.weights, problem.solver
 
-        def visit(gradient, *, ok, step, results, located, **_):
-            integrals = solver.integrals(step, [other for _, other in results])
-            integrals = select(ok, integrals, zeros_like(integrals))
-            return weights.add_step(gradient, integrals, located)
+        def visit(gradient, attempt: Attempt):
+            others = [other for _, other in attempt.results]
+            integrals = solver.integrals(attempt.step, others)
+            integrals = select(attempt.ok, integrals, zeros_like(integrals))
+            return weights.add_step(gradient, integrals, attempt.located)
 
         state = adaptive_loop(
             problem,
@@ -172,12 +173,13 @@ class _Record:
             *(self.rule.start(y0) if self.rule else ((), ())),
         )
 
-    def add(self, recorded, y, accepted, place):
+    def add(self, recorded, attempt: Attempt):
         # The next attempt overwrites what is not accepted.
         edges, passed, saved, mark = recorded
-        edges, passed = write((edges, passed), accepted + 1, place)
+        i = attempt.accepted
+        edges, passed = write((edges, passed), i + 1, attempt.place)
         if self.rule is not None:
-            saved, mark = self.rule.keep(saved, mark, accepted, y)
+            saved, mark = self.rule.keep(saved, mark, i, attempt.y)
         return edges, passed, saved, mark
 
 

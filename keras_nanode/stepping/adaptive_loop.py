@@ -14,7 +14,7 @@ distances.
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -35,6 +35,32 @@ def _tiny(dtype) -> float:
 
 # By how much errors are, so that those of a small state are not too small for float32.
 _MAGNIFIED = 2.0**16
+
+
+class Attempt(NamedTuple):
+    """A step that was tried.
+
+    Attributes:
+        y: The state before it.
+        accepted: How many steps were accepted before it.
+        ok: Whether it is accepted.
+        y_end: The state after it.
+        place: Where it ends: a distance from a stop, and how many stops were passed.
+        row: Which interval between output times it is in.
+        step: The step.
+        located: What its times were located as for the weights.
+        results: What its stages gave, pairs of a slope and anything else.
+    """
+
+    y: Structure
+    accepted: Any
+    ok: Any
+    y_end: Structure
+    place: tuple[Any, Any]
+    row: Any
+    step: Step
+    located: Any
+    results: list
 
 
 def evaluate_slope(step: Step, i: int, y: Structure):
@@ -115,11 +141,7 @@ def adaptive_loop(
         params: The parameters of the vector field.
         y0: The state at the first time.
         extra: What `visit` carries on.
-        visit: `extra = visit(extra, y=..., accepted=..., ok=..., y_end=..., place=...,
-            row=..., step=..., located=..., results=...)` at each attempt: the state and
-            the number of accepted steps before it, whether it is accepted, the state
-            and the place after it (a distance from a stop, and how many stops there
-            were), which interval it is in, and its stages.
+        visit: `extra = visit(extra, attempt)`, at each attempt.
         evaluate: `evaluate(step, i, y)` gives a slope of y and something else.
         meet: `y = meet(interval, y)` changes the state where an interval but the first
             begins.
@@ -214,7 +236,7 @@ class _Loop:
 
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
-        target, row = ops.take(self.stops.lengths, stop), self.stops.interval(stop)
+        target = ops.take(self.stops.lengths, stop)
         # A little further rather than a tiny step afterwards.
         hits = s + 1.01 * state["h"] >= target
         end = ops.where(hits, target, s + state["h"])
@@ -223,33 +245,19 @@ class _Loop:
         y_end, error, results = _attempt(step, self.evaluate, y, first)
         norm = ops.cast(self.norm(error, y, y_end), s.dtype) / _MAGNIFIED
         ok = norm <= 1
-        passed = stop + ops.cast(hits, "int32")
+        passed, row = stop + ops.cast(hits, "int32"), self.stops.interval(stop)
         place = (ops.where(hits, ops.zeros_like(end), end), passed)
-        extra = self.visit(
-            state["extra"],
-            y=y,
-            accepted=state["accepted"],
-            ok=ok,
-            y_end=y_end,
-            place=place,
-            step=step,
-            results=results,
-            located=located,
-            row=row,
+        attempt = Attempt(
+            y, state["accepted"], ok, y_end, place, row, step, located, results
         )
         h = (end - s) * step_factor(norm, state["norm"], self.tableau.order)
         # A step cut short by a stop does not make the next one short.
         h = ops.where(ok & hits & (state["h"] > h), state["h"], h)
         turns, renews = self._turns(stop)
-        moved = select(ok, y_end, y)
-        if self.meets:
-            meet = functools.partial(self.meet, row + 1, moved)
-            moved = ops.cond(ok & hits & turns, meet, lambda: moved)
-        status = self._status(norm, ops.where(ok, end, s), h, ok & hits)
         after = {
             "s": ops.where(ok, place[0], s),
             "h": h,
-            "y": moved,
+            "y": self._met(row, ok & hits & turns, select(ok, y_end, y)),
             "first": select(ok, results[-1], first) if state["first"] else (),
             "stale": ok & hits & renews,
             "norm": ops.where(ok, norm, state["norm"]),
@@ -257,10 +265,16 @@ class _Loop:
             "tried": state["tried"] + 1,
             "accepted": state["accepted"] + ops.cast(ok, "int32"),
             "num_fevals": num_fevals + self.tableau.num_stages - 1,
-            "status": status,
-            "extra": extra,
+            "status": self._status(norm, ops.where(ok, end, s), h, ok & hits),
+            "extra": self.visit(state["extra"], attempt),
         }
         return (after,)
+
+    def _met(self, row, arrived, y):
+        """The state where the next interval begins, if it arrived there."""
+        if not self.meets:
+            return y
+        return ops.cond(arrived, lambda: self.meet(row + 1, y), lambda: y)
 
     def _first(self, step, state):
         """The first stage's result, and the evaluations so far."""
