@@ -57,7 +57,7 @@ def one_of(
     others: str = "",
     synonyms: Mapping[str, str] | None = None,
 ):
-    """`value`, if it is one of the known names, of which one may be None.
+    """`value`, if it is one of the known names. One of these may be None.
 
     `others` says what else would have been taken, and `synonyms` which known name is
     meant by another.

@@ -20,7 +20,7 @@ _OF_KERAS = ("training", "mask")
 
 
 class WeightsOverTime:
-    """What a layer whose weights are combined over a basis is to a solver.
+    """A layer whose weights are combined over a basis, as a solver sees it.
 
     Attributes:
         basis: The functions of time.
@@ -45,8 +45,10 @@ def _time(parameters) -> str | None:
 
 
 def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
-    """How a layer is called: `arrange(t, y, *args)` gives its first input, and a dict
-    of the others by their names.
+    """How to call a layer.
+
+    `arrange(t, y, *args)` gives the layer's first input, and a dict of the other inputs
+    by their names.
 
     A layer whose first input is called `t` takes (t, y, *args), one with another input
     `t` (y, *args) and the time there, and any other (y, *args).
@@ -104,8 +106,8 @@ def with_mask(x, mask):
 
 @contextlib.contextmanager
 def passing_on(layer: keras.Layer, mask):
-    """In here Keras does not warn that the layer loses the mask, which the layer that
-    calls it passes on."""
+    """Silences Keras' warning that the layer loses the mask: its caller passes the mask
+    on."""
     supported = layer.supports_masking
     if mask is None or supported:
         yield
@@ -120,8 +122,10 @@ def passing_on(layer: keras.Layer, mask):
 def vector_field(
     layer: keras.Layer, num_args: int = 0, mask: Any = None
 ) -> tuple[VectorField, list]:
-    """The built layer as a solver sees it, `func(t, y, theta, *args)`, and its
-    parameters. A mask is on every state that the layer is called with."""
+    """The built layer as a vector field `func(t, y, theta, *args)`, and its parameters.
+
+    A mask is attached to every state that the layer is called with.
+    """
     arrange = arrangement(layer, num_args)
     if isinstance(layer, WeightsOverTime):
         function, variables = layer.function(), layer.coefficients
@@ -139,7 +143,7 @@ def vector_field(
         x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
         t = ops.cast(t, time_dtype)
         x = with_mask(x, mask)
-        # The time of weights over time is in theta.
+        # Weights that depend on time have it in theta already.
         first, others = (
             (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
         )
@@ -159,7 +163,7 @@ def _cast(x, dtype):
 
 
 def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorField:
-    """`func(t, y, *args)` as a solver sees it, with parameters that it does not use.
+    """`func(t, y, *args)` as a vector field without weights.
 
     Args:
         func: The function.

@@ -67,16 +67,18 @@ def odeint(
     Returns:
         y at each time, stacked along a new leading axis of length len(t); row 0 is y0.
         Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
-        weights if `func` is a layer. What a function closes over gets none (with
-        `adjoint="direct"` it does, but not from adaptive steps on JAX): pass it in
-        `args`. The gradient in a time t_i is that of the exact solution,
-        <a(t_i), func(t_i, y_i)> with the cotangent a; with `adjoint="direct"` that of
-        the steps, which can be differentiated again, and of equal times the first one
-        has it all. `func` is evaluated for it only where somebody asks for it.
+        weights if `func` is a layer. Tensors that a function closes over get no
+        gradient: pass them in `args`. (With `adjoint="direct"` they do get one, but not
+        from adaptive steps on JAX.)
 
-        If adaptive steps fail, the times that were not reached have NaN; and all but
-        row 0 if tensors in a compiled function, which cannot raise an error, are not in
-        one direction.
+        The gradient in a time t_i is that of the exact solution, <a(t_i),
+        func(t_i, y_i)> with the cotangent a. With `adjoint="direct"` it is that of the
+        steps and can be differentiated again; of several equal times, the first gets
+        all of it. `func` is evaluated for this gradient only if somebody asks for it.
+
+        If adaptive steps fail, y is NaN at the times that were not reached. A compiled
+        function cannot raise an error: if its times are tensors that do not run in one
+        direction, y is NaN in all rows but row 0.
 
     Raises:
         ValueError: if an argument is not as described, or `func` gives another

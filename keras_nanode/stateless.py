@@ -14,7 +14,7 @@ def value_of(variable: keras.Variable):
     # Copied, since TensorFlow takes the variable itself for a tensor, and a variable
     # that is read inside of a custom gradient would have to be its argument.
     value = ops.cast(ops.copy(variable.value), variable.dtype)
-    # Else TensorFlow, whose variables Keras does not freeze, finds it in eager mode.
+    # Without this, TensorFlow's tape would still track a frozen variable in eager mode.
     return value if variable.trainable else ops.stop_gradient(value)
 
 

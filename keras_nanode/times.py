@@ -152,13 +152,13 @@ def _unknown(t) -> Times:
 def follow(
     times: Times, slope: Callable, y0: Structure, params: Structure, refusal: str
 ) -> tuple[Structure, Callable]:
-    """Gives to y the derivative in the times that the exact solution has.
+    """Attaches to y its derivatives in the times, those of the exact solution.
 
-    Of y_i in t_i that is func(t_i, y_i), and -func(t_0, y0) of the start in t_0.
-    `slope` is evaluated when somebody asks for it, and not otherwise.
+    dy_i/dt_i is func(t_i, y_i); at the start, dy_0/dt_0 is -func(t_0, y0). `slope` runs
+    only if somebody differentiates in the times.
 
     Returns:
-        The start, and what takes the states at the other times to themselves.
+        The start, and a function that attaches them to the states at the other times.
     """
 
     def moved(t, y, sign):
@@ -189,6 +189,6 @@ def follow(
 
 
 def _product(cotangent, slope):
-    # What has no influence has no gradient, whatever the slope.
+    # An output without influence has no gradient, even where the slope is infinite.
     product = cotangent * ops.where(cotangent == 0, ops.zeros_like(slope), slope)
     return ops.sum(product)

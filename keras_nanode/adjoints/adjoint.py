@@ -40,7 +40,10 @@ class Adjoint(abc.ABC):
             )
 
     def for_inference(self, steps: int | Adaptive) -> "Adjoint":
-        """The same gradient, but nothing is kept for it until somebody asks for it."""
+        """The same gradient, but the forward pass stores nothing for it.
+
+        A gradient then costs one more solve.
+        """
         del steps
         return self
 

@@ -58,7 +58,7 @@ class _CustomVJP(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Gives gradients, of which nobody can find the gradient in their sources."""
+    """Passes gradients through. Differentiating them again is an error."""
 
     @staticmethod
     def forward(ctx, message, number, *tensors):

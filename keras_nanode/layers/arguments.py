@@ -30,7 +30,7 @@ _WIDTHS = ("units", "filters", "channels")
 
 
 class CheckedArguments:
-    """Names a wrong keyword, and keeps what the constructor was given from changes.
+    """Names a wrong keyword, and makes the constructor's arguments read-only.
 
     An attribute that may be changed later is a property with a setter.
     """

@@ -31,7 +31,7 @@ class Nesting:
 
 
 class Held:
-    """A layer and its variables where Keras does not find them, for they are no part of
+    """Hides a layer and its variables from Keras, because they are not part of
     what holds them."""
 
     def __init__(self, layer: keras.Layer):

@@ -54,11 +54,12 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         inputs: A floating tensor. The state is float32 at least; under mixed precision
             only the dynamics compute in the lower precision.
         training: True, as in `fit`, keeps what the adjoint needs for the gradient.
-            Otherwise nothing is kept: a gradient is the same, but costs one more solve.
-            Say so in a training loop of your own: `model(x, training=True)`.
+            Otherwise the call stores nothing for the backward pass. Gradients stay
+            available, at the cost of one more solve. In a training loop of your own,
+            call `model(x, training=True)`.
         mask: A boolean tensor, which Keras finds on the inputs behind `Masking` or
-            `Embedding(mask_zero=True)`. The dynamics see it at every evaluation, as a
-            layer in the place of the ODE would, and it goes on with the outputs.
+            `Embedding(mask_zero=True)`. The dynamics see it at every evaluation, and
+            the outputs carry it on.
 
     Input shape:
         That of `dynamics`.
@@ -172,7 +173,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 f"strides. Received: x with shape {tuple(input_shape)}, dx/dt with "
                 f"shape {tuple(output.shape)}"
             )
-        # Finds out now, not in the midst of training, whether a call changes state.
+        # Fails now, not in the middle of training, if a call changes state.
         traced = _Traced(self._slope)
         try:
             traced(x, training=True)

@@ -79,8 +79,11 @@ def _attempt(step, evaluate, y, first):
 
 
 def _error(tableau, h, y, slopes):
-    """The estimate, magnified. Of the slopes' differences: its weights add up to 0, and
-    equal slopes have no error, whatever their size rounds to."""
+    """The error estimate, magnified.
+
+    It is computed from differences of slopes. Its weights add up to 0, so that equal
+    slopes have no error, whatever their size rounds to.
+    """
     weights = [_MAGNIFIED * weight for weight in tableau.error_weights[1:]]
     others = [
         tree.map_structure(operator.sub, slope, slopes[0]) if weight else slope
@@ -90,7 +93,10 @@ def _error(tableau, h, y, slopes):
 
 
 def _first_length(problem, norm, evaluate, y, first, step_to, most, least):
-    """Hairer, Norsett and Wanner I, section II.4, between `least` and `most`."""
+    """The first step's length, between `least` and `most`.
+
+    Hairer, Norsett and Wanner I, section II.4.
+    """
     last, dtype = len(problem.solver.nodes) - 1, problem.dtype
     d0, d1 = (ops.cast(norm(x, y), dtype) for x in (y, first[0]))
     # Without a scale: of the state, or of a slope where the state is 0.
@@ -202,7 +208,7 @@ class _Loop:
         lengths, none = self.stops.lengths, ops.convert_to_tensor(0, "int32")
         zero, most = ops.zeros_like(lengths[0]), lengths[0]
         first = self.evaluate(self.step(none, zero, most)[0], 0, y0)
-        # Shorter ones `_status` takes for lost.
+        # `_status` takes shorter steps for an underflow.
         least = 16 * eps(self.problem.dtype) ** 2 * self.stops.at[-1]
         h = _first_length(
             self.problem,
@@ -237,7 +243,7 @@ class _Loop:
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
         target = ops.take(self.stops.lengths, stop)
-        # A little further rather than a tiny step afterwards.
+        # Stretch by 1 % to end on the stop, rather than take a tiny step afterwards.
         hits = s + 1.01 * state["h"] >= target
         end = ops.where(hits, target, s + state["h"])
         step, located = self.step(stop, s, end)

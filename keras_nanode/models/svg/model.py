@@ -40,8 +40,8 @@ class SVG(keras.Model):
     targets and with no loss in `compile`. Beside the `loss`, the mean over videos,
     `fit` shows `mse` (over all pixels of all predicted frames), `kl_nats` (the KL of a
     frame), `nelbo_per_frame` (loss / (time - 1), and so mse + beta kl_nats) and
-    `nelbo_per_pixel` (loss / (height width channels)). That the KL rises while the MSE
-    falls is as it should be.
+    `nelbo_per_pixel` (loss / (height width channels)). It is normal for the KL to
+    rise while the MSE falls.
 
     In each VGG block of the encoder and of the decoder, one ODE layer can take the
     place of the convolutions after the first that keep its width: 2 of 3.
