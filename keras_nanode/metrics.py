@@ -1,6 +1,8 @@
 """How near predicted videos are to the true ones: PSNR, SSIM, best of n samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def psnr(a, b):
+def psnr(a: Any, b: Any) -> Any:
     """The peak signal-to-noise ratio of frames in dB, -10 log10 of the squared error.
 
     The squared error is the mean over height and width, and the ratio the mean over
@@ -41,7 +43,7 @@ def psnr(a, b):
     return ops.mean(-10 * ops.log10(error), axis=-1)
 
 
-def ssim(a, b):
+def ssim(a: Any, b: Any) -> Any:
     """The structural similarity of frames, 1 for equal ones.
 
     A Gaussian window of 11x11 pixels with a standard deviation of 1.5, and no padding;
@@ -128,7 +130,9 @@ class BestSample:
     index: np.ndarray
 
 
-def best_of(metric, videos, samples, mode="max") -> BestSample:
+def best_of(
+    metric: Callable, videos: Any, samples: Any, mode: str = "max"
+) -> BestSample:
     """For each video the sample whose mean of `metric` over time is best.
 
     SRVP's protocol: of 100 samples the best by PSNR, and for itself the best by SSIM,
@@ -194,7 +198,7 @@ def best_of(metric, videos, samples, mode="max") -> BestSample:
     return BestSample(values[np.arange(len(index)), index], index)
 
 
-def frechet_distance(videos, generated, features) -> float:
+def frechet_distance(videos: Any, generated: Any, features: Callable) -> float:
     """The Frechet distance between Gaussians fitted to the features of two sets.
 
     |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with the means m and covariances S of the

@@ -12,10 +12,9 @@ from keras_nanode import adjoints, checks, solvers
 from keras_nanode import times as form
 from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.integrate import as_state, integrate, time_dtype
-from keras_nanode.solvers import Solver
-from keras_nanode.stepping import Adaptive, Status, get_steps
+from keras_nanode.solvers import Solver, SolverLike
+from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.structures import Structure
-from keras_nanode.tableaus import Tableau
 from keras_nanode.vector_field import BasisWeights, VectorField
 
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
@@ -24,12 +23,12 @@ _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 def odeint(
     func: Callable | keras.Layer,
     y0: Structure,
-    t,
+    t: Any,
     args: tuple = (),
     *,
-    solver: str | Tableau | Solver = "dopri5",
-    steps: int | str | Adaptive | None = None,
-    adjoint: str | adjoints.Adjoint = "checkpoint",
+    solver: SolverLike = "dopri5",
+    steps: StepsLike = None,
+    adjoint: adjoints.AdjointLike = "checkpoint",
     return_stats: bool = False,
 ) -> Any:
     """Integrates dy/dt = func(t, y, *args) from y(t[0]) = y0.

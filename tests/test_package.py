@@ -111,6 +111,21 @@ def test_public_names_are_documented_and_used(module, name):
             assert section in doc, section
 
 
+@pytest.mark.parametrize(("module", "name"), sorted(set(public())))
+def test_public_names_are_typed(module, name):
+    thing = getattr(importlib.import_module(module), name)
+    if not callable(thing) or not hasattr(thing, "__module__"):
+        return
+    if not thing.__module__.startswith("keras_nanode"):
+        return
+    given = inspect.signature(thing)
+    for parameter in given.parameters.values():
+        known = parameter.annotation is not parameter.empty
+        assert known or parameter.name == "self", parameter
+    if not inspect.isclass(thing):
+        assert given.return_annotation is not given.empty
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_small(path):
     text = path.read_text()

@@ -1,5 +1,7 @@
 """This library, with each of its adjoints."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -58,7 +60,7 @@ def make_layer(workload: Workload, variant: str, coefficients):
     """The built layer with the coefficients given."""
     solver = "reversible_heun" if variant == "reversible" else workload.solver
     tolerance = workload.tolerance
-    arguments = {
+    arguments: dict[str, Any] = {
         "solver": solver,
         "steps": workload.steps or Adaptive(tolerance, tolerance, 1000),
         "adjoint": ADJOINTS[variant](workload),

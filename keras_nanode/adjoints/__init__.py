@@ -15,6 +15,8 @@ ALL: dict[str, Adjoint] = {
     "backsolve": Backsolve(),
     "direct": Direct(),
 }
+AdjointLike = str | Adjoint
+
 # What other libraries call them.
 _OTHER_NAMES = {
     "recursivecheckpointadjoint": "checkpoint",
@@ -51,4 +53,4 @@ def serialize(adjoint: Adjoint):
     return keras.saving.serialize_keras_object(adjoint)
 
 
-__all__ = ["ALL", "Adjoint", "Checkpoint", "get", "serialize"]
+__all__ = ["ALL", "Adjoint", "AdjointLike", "Checkpoint", "get", "serialize"]

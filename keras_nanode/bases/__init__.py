@@ -23,7 +23,7 @@ ALL: dict[str, Basis] = {
 }
 
 
-def get(basis) -> Basis:
+def get(basis: str | Basis | dict) -> Basis:
     """The basis for a name, or the basis itself.
 
     Args:

@@ -1,5 +1,7 @@
 """Bases of pieces: constants, and what begins or ends somewhere in the domain."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -31,7 +33,7 @@ class Constant(Broadcasting):
     piecewise_constant = True
     unbounded = True
 
-    def __init__(self, domain=(0.0, 1.0)):
+    def __init__(self, domain: Sequence[float] = (0.0, 1.0)):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
@@ -67,7 +69,7 @@ class Bucket(Broadcasting):
 
     piecewise_constant = True
 
-    def __init__(self, num_buckets: int, domain=(0.0, 1.0)):
+    def __init__(self, num_buckets: int, domain: Sequence[float] = (0.0, 1.0)):
         self.num_buckets = self.size = checks.integer(
             "num_buckets", num_buckets, most=MOST_FUNCTIONS
         )
@@ -121,7 +123,13 @@ class BSpline(Broadcasting):
         - [de Boor, 1978](https://doi.org/10.1007/978-1-4612-6333-3), chapter IX
     """
 
-    def __init__(self, size: int, degree: int = 3, knots=None, domain=(0.0, 1.0)):
+    def __init__(
+        self,
+        size: int,
+        degree: int = 3,
+        knots: Sequence[float] | None = None,
+        domain: Sequence[float] = (0.0, 1.0),
+    ):
         self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
         self.size = checks.integer("size", size, self.degree + 1, MOST_FUNCTIONS)
         self.domain = check_domain(domain)

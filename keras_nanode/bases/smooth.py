@@ -1,5 +1,7 @@
 """Bases of polynomials and of waves."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -35,7 +37,7 @@ class Polynomial(Broadcasting):
 
     unbounded = True
 
-    def __init__(self, degree: int, domain=(0.0, 1.0)):
+    def __init__(self, degree: int, domain: Sequence[float] = (0.0, 1.0)):
         self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
@@ -77,7 +79,7 @@ class Legendre(Broadcasting):
         - [Digital Library of Mathematical Functions, 18.9](https://dlmf.nist.gov/18.9)
     """
 
-    def __init__(self, degree: int, domain=(0.0, 1.0)):
+    def __init__(self, degree: int, domain: Sequence[float] = (0.0, 1.0)):
         self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
         self.size = self.degree + 1
         self.domain = check_domain(domain)
@@ -123,7 +125,7 @@ class Cosine(Broadcasting):
         - [Ahmed, Natarajan and Rao, 1974](https://doi.org/10.1109/T-C.1974.223784)
     """
 
-    def __init__(self, size: int, domain=(0.0, 1.0)):
+    def __init__(self, size: int, domain: Sequence[float] = (0.0, 1.0)):
         self.size = checks.integer("size", size, most=MOST_FUNCTIONS)
         self.domain = check_domain(domain)
 
@@ -164,7 +166,12 @@ class Trigonometric(Broadcasting):
 
     unbounded = True
 
-    def __init__(self, order: int, period: float = 2 * np.pi, domain=(0.0, 1.0)):
+    def __init__(
+        self,
+        order: int,
+        period: float = 2 * np.pi,
+        domain: Sequence[float] = (0.0, 1.0),
+    ):
         self.order = checks.integer("order", order, 0, MOST_FUNCTIONS // 2 - 1)
         self.period = checks.number(
             "period", period, "a positive, finite number", lambda p: p > 0

@@ -5,6 +5,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+# What `keras.layers.Dense` takes for each: a name, a function, an object, a config.
+Activation = str | Callable | dict | None
+Initializer = str | Callable | dict | None
+Regularizer = str | Callable | dict | None
+Constraint = str | Callable | dict | None
+
 # What Keras takes in the constructor of every layer.
 _OF_KERAS = (
     "activity_regularizer",

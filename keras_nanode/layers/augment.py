@@ -1,5 +1,7 @@
 """More room for a flow: channels of zeros."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -38,7 +40,7 @@ class Augment(CheckedArguments, keras.Layer):
         - [Dupont et al., 2019](https://arxiv.org/abs/1904.01681)
     """
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.channels = checks.integer("channels", channels)
         self.supports_masking = True

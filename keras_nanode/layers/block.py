@@ -1,12 +1,19 @@
 """What a block of dense maps and one of convolutions have in common."""
 
 import math
+from typing import Any
 
 import keras
 from keras import activations, constraints, initializers, regularizers
 
 from keras_nanode import checks
-from keras_nanode.layers.arguments import CheckedArguments
+from keras_nanode.layers.arguments import (
+    Activation,
+    CheckedArguments,
+    Constraint,
+    Initializer,
+    Regularizer,
+)
 
 _NORMALIZATIONS = (None, "group", "layer")
 # What a kernel and a bias have one of each.
@@ -27,16 +34,16 @@ class Block(CheckedArguments, keras.Layer):
     def __init__(
         self,
         widths: dict,
-        activation,
-        normalization,
-        use_bias,
-        kernel_initializer,
-        bias_initializer,
-        kernel_regularizer,
-        bias_regularizer,
-        kernel_constraint,
-        bias_constraint,
-        **kwargs,
+        activation: Activation,
+        normalization: str | None,
+        use_bias: bool,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        kernel_regularizer: Regularizer,
+        bias_regularizer: Regularizer,
+        kernel_constraint: Constraint,
+        bias_constraint: Constraint,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         for name, width in widths.items():

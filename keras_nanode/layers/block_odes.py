@@ -1,11 +1,25 @@
 """Ready-made ODE layers: compositions of a block, a basis and `ODE`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
-from keras_nanode.layers.arguments import arguments_of, is_ours
+from keras_nanode.adjoints import AdjointLike
+from keras_nanode.bases import Basis
+from keras_nanode.layers.arguments import (
+    Activation,
+    Constraint,
+    Initializer,
+    Regularizer,
+    arguments_of,
+    is_ours,
+)
 from keras_nanode.layers.blocks import ConvBlock, DenseBlock
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
+from keras_nanode.solvers import SolverLike
+from keras_nanode.stepping import StepsLike
 
 
 class _BlockODE(ODE):
@@ -76,23 +90,23 @@ class DenseODE(_BlockODE):
 
     def __init__(
         self,
-        basis,
-        hidden_units=None,
-        activation="tanh",
-        use_bias=True,
-        normalization=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        start="constant",
-        solver="euler",
-        steps=None,
-        t_span=(0.0, 1.0),
-        adjoint="checkpoint",
-        **kwargs,
+        basis: str | Basis,
+        hidden_units: int | None = None,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        normalization: str | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        start: str = "constant",
+        solver: SolverLike = "euler",
+        steps: StepsLike = None,
+        t_span: Sequence[float] = (0.0, 1.0),
+        adjoint: AdjointLike = "checkpoint",
+        **kwargs: Any,
     ):
         block = DenseBlock(
             hidden_units=hidden_units,
@@ -153,24 +167,24 @@ class ConvODE(_BlockODE):
 
     def __init__(
         self,
-        basis,
-        kernel_size=3,
-        hidden_filters=None,
-        activation="relu",
-        normalization=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        start="constant",
-        solver="euler",
-        steps=None,
-        t_span=(0.0, 1.0),
-        adjoint="checkpoint",
-        **kwargs,
+        basis: str | Basis,
+        kernel_size: int | Sequence[int] = 3,
+        hidden_filters: int | None = None,
+        activation: Activation = "relu",
+        normalization: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        start: str = "constant",
+        solver: SolverLike = "euler",
+        steps: StepsLike = None,
+        t_span: Sequence[float] = (0.0, 1.0),
+        adjoint: AdjointLike = "checkpoint",
+        **kwargs: Any,
     ):
         block = ConvBlock(
             kernel_size=kernel_size,

@@ -1,8 +1,17 @@
 """The paper's residual functions as plain layers that keep the shape of their input."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_nanode import checks
+from keras_nanode.layers.arguments import (
+    Activation,
+    Constraint,
+    Initializer,
+    Regularizer,
+)
 from keras_nanode.layers.block import Block
 
 
@@ -45,18 +54,18 @@ class DenseBlock(Block):
 
     def __init__(
         self,
-        units=None,
-        hidden_units=None,
-        activation="tanh",
-        normalization=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
+        units: int | None = None,
+        hidden_units: int | None = None,
+        activation: Activation = "tanh",
+        normalization: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
     ):
         super().__init__(
             {"units": units, "hidden_units": hidden_units},
@@ -131,19 +140,19 @@ class ConvBlock(Block):
 
     def __init__(
         self,
-        filters=None,
-        kernel_size=3,
-        hidden_filters=None,
-        activation="relu",
-        normalization=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
+        filters: int | None = None,
+        kernel_size: int | Sequence[int] = 3,
+        hidden_filters: int | None = None,
+        activation: Activation = "relu",
+        normalization: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        **kwargs: Any,
     ):
         super().__init__(
             {"filters": filters, "hidden_filters": hidden_filters},

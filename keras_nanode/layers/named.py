@@ -1,6 +1,8 @@
 """ODE layers named after their basis: compositions without mathematics of their own."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -46,7 +48,9 @@ class BucketDenseODE(DenseODE):
     """
 
     @takes_arguments_of(DenseODE, but="basis")
-    def __init__(self, num_buckets, *, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self, num_buckets: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+    ):
         basis = Bucket(num_buckets, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)
 
@@ -80,7 +84,9 @@ class PolyDenseODE(DenseODE):
     """
 
     @takes_arguments_of(DenseODE, but="basis")
-    def __init__(self, degree, *, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self, degree: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+    ):
         basis = Polynomial(degree, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)
 
@@ -115,7 +121,14 @@ class TrigDenseODE(DenseODE):
     """
 
     @takes_arguments_of(DenseODE, but="basis")
-    def __init__(self, order, *, period=2 * math.pi, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self,
+        order: int,
+        *,
+        period: float = 2 * math.pi,
+        t_span: Sequence[float] = (0.0, 1.0),
+        **kwargs: Any,
+    ):
         basis = Trigonometric(order, period, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)
 
@@ -150,7 +163,9 @@ class BucketConvODE(ConvODE):
     """
 
     @takes_arguments_of(ConvODE, but="basis")
-    def __init__(self, num_buckets, *, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self, num_buckets: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+    ):
         basis = Bucket(num_buckets, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)
 
@@ -184,7 +199,9 @@ class PolyConvODE(ConvODE):
     """
 
     @takes_arguments_of(ConvODE, but="basis")
-    def __init__(self, degree, *, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self, degree: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+    ):
         basis = Polynomial(degree, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)
 
@@ -219,6 +236,13 @@ class TrigConvODE(ConvODE):
     """
 
     @takes_arguments_of(ConvODE, but="basis")
-    def __init__(self, order, *, period=2 * math.pi, t_span=(0.0, 1.0), **kwargs):
+    def __init__(
+        self,
+        order: int,
+        *,
+        period: float = 2 * math.pi,
+        t_span: Sequence[float] = (0.0, 1.0),
+        **kwargs: Any,
+    ):
         basis = Trigonometric(order, period, _domain(t_span))
         super().__init__(basis, t_span=t_span, **kwargs)

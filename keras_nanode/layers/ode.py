@@ -1,15 +1,18 @@
 """The layer that integrates dx/dt = f(x, theta(t))."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, checks, solvers
+from keras_nanode.adjoints import AdjointLike
 from keras_nanode.dynamics import (
     WeightsOverTime,
     arrangement,
     same_shape,
-    takes_time,
     vector_field,
 )
 from keras_nanode.integrate import as_state, integrate
@@ -18,7 +21,8 @@ from keras_nanode.layers.nested import Nesting
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
-from keras_nanode.stepping import Adaptive, get_steps, serialize_steps
+from keras_nanode.solvers import SolverLike
+from keras_nanode.stepping import Adaptive, StepsLike, get_steps, serialize_steps
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -96,12 +100,12 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def __init__(
         self,
-        dynamics,
-        solver="euler",
-        steps=None,
-        t_span=(0.0, 1.0),
-        adjoint="checkpoint",
-        **kwargs,
+        dynamics: keras.Layer,
+        solver: SolverLike = "euler",
+        steps: StepsLike = None,
+        t_span: Sequence[float] = (0.0, 1.0),
+        adjoint: AdjointLike = "checkpoint",
+        **kwargs: Any,
     ):
         # The state keeps its precision; `dynamics` casts what it computes.
         super().__init__(autocast=False, **kwargs)
@@ -241,10 +245,6 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 f"these. Received: dynamics={self.dynamics!r}"
             )
         return self.dynamics.weights_at(t)
-
-    def takes_time(self):
-        """Whether the dynamics are called with a time."""
-        return takes_time(self.dynamics)
 
     def _slope(self, x):
         if isinstance(self.dynamics, TimeVarying):

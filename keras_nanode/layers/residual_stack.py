@@ -1,5 +1,7 @@
 """The residual networks that neural ODEs are compared with."""
 
+from typing import Any
+
 import keras
 
 from keras_nanode import checks
@@ -48,7 +50,9 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
 
     nested = "block"
 
-    def __init__(self, block, depth, shared=False, **kwargs):
+    def __init__(
+        self, block: keras.Layer, depth: int, shared: bool = False, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
         self.depth = checks.integer("depth", depth, most=10_000)

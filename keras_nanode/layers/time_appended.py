@@ -1,5 +1,7 @@
 """Any layer that sees the time as one more channel."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -50,7 +52,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
 
     nested = "layer"
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.Layer, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.layer = checks.layer("layer", layer)
         self.supports_masking = layer.supports_masking

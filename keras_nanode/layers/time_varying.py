@@ -1,12 +1,14 @@
 """Any layer with weights that are learned functions of time."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_nanode import backend, bases, checks
+from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
@@ -69,7 +71,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     nested = "layer"
 
-    def __init__(self, layer, basis, start="layer", **kwargs):
+    def __init__(
+        self,
+        layer: keras.Layer,
+        basis: str | Basis,
+        start: str = "layer",
+        **kwargs: Any,
+    ):
         super().__init__(autocast=False, **kwargs)
         self._held = Held(checks.layer("layer", layer))
         self.basis = bases.get(basis)

@@ -7,7 +7,7 @@ from keras_nanode import bases, checks
 
 def basis_of(
     block: str,
-    basis: bases.Basis | None,
+    basis: str | bases.Basis | None,
     blocks: Sequence[str],
     defaults: Mapping[str, bases.Basis],
     t_span: tuple[float, float],

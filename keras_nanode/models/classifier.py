@@ -1,5 +1,7 @@
 """The image classifier of the paper's section 3.1."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_nanode import adjoints, bases, checks, solvers
@@ -16,7 +18,7 @@ def classifier(
     input_shape: tuple[int, int, int],
     classes: int,
     block: str = "trig",
-    basis: bases.Basis | None = None,
+    basis: str | bases.Basis | None = None,
     steps: int = 10,
     filters: int = 256,
     hidden_filters: int = 64,
@@ -25,10 +27,10 @@ def classifier(
     stem_strides: int = 1,
     normalization: str | None = None,
     use_bias: bool = False,
-    solver="euler",
-    adjoint="checkpoint",
+    solver: solvers.SolverLike = "euler",
+    adjoint: adjoints.AdjointLike = "checkpoint",
     start: str = "constant",
-    t_span: tuple[float, float] = (0.0, 1.0),
+    t_span: Sequence[float] = (0.0, 1.0),
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.
 
@@ -83,7 +85,7 @@ def classifier(
     References:
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
-    basis = basis_of(block, basis, BLOCKS, _BASES, check_span(t_span))
+    found = basis_of(block, basis, BLOCKS, _BASES, check_span(t_span))
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
     expected = "(height, width, channels) of the images, without the batch"
     image_shape = checks.integers("input_shape", input_shape, expected, 3)
@@ -109,8 +111,8 @@ def classifier(
             return ResidualStack(pattern, steps, block == "con_resnet", name=name)
         if block == "app":
             dynamics: keras.Layer = TimeAppended(pattern)
-        elif basis is not None:
-            dynamics = TimeVarying(pattern, basis, start)
+        elif found is not None:
+            dynamics = TimeVarying(pattern, found, start)
         else:
             dynamics = pattern
         return ODE(dynamics, solver, steps, t_span, adjoint, name=name)

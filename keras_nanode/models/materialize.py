@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
+from keras_nanode.dynamics import takes_time
 from keras_nanode.integrate import as_state, time_dtype
 from keras_nanode.layers import (
     ODE,
@@ -198,7 +199,7 @@ class _Stages:
     def __init__(self, ode: ODE, shape):
         self.dynamics, self.shape = ode.dynamics, shape
         self.varies = isinstance(ode.dynamics, TimeVarying)
-        self.takes_time = ode.takes_time() and not self.varies
+        self.takes_time = takes_time(ode.dynamics) and not self.varies
         self.known: dict = {}
 
     def __call__(self, t, y, theta):

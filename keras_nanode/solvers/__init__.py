@@ -19,6 +19,9 @@ from keras_nanode.solvers.reversible import (
 )
 from keras_nanode.solvers.runge_kutta import RungeKutta
 from keras_nanode.solvers.solver import Solver
+from keras_nanode.tableaus import Tableau
+
+SolverLike = str | Tableau | Solver | BDF
 
 # `Reversible` around any Runge-Kutta method and `BDF` come on top.
 ALL: dict[str, Solver] = {
@@ -78,6 +81,7 @@ __all__ = [
     "Reversible",
     "RungeKutta",
     "Solver",
+    "SolverLike",
     "get",
     "serialize",
 ]

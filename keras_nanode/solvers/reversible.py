@@ -125,7 +125,9 @@ class Reversible(_Reversible):
         - [McCallum and Foster, 2024](https://arxiv.org/abs/2410.11648)
     """
 
-    def __init__(self, solver, coupling: float = 0.999):
+    def __init__(
+        self, solver: str | tableaus.Tableau | Solver, coupling: float = 0.999
+    ):
         wrapped = runge_kutta.find(solver)
         if wrapped is None:
             raise checks.wrong(

@@ -6,7 +6,12 @@ keeps the states that an adjoint asks for.
 """
 
 from keras_nanode.stepping.adaptive import Adaptive
-from keras_nanode.stepping.argument import get_steps, serialize_steps, stepping_of
+from keras_nanode.stepping.argument import (
+    StepsLike,
+    get_steps,
+    serialize_steps,
+    stepping_of,
+)
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.stepping import Solution, Stepping
@@ -17,6 +22,7 @@ __all__ = [
     "Solution",
     "Status",
     "Stepping",
+    "StepsLike",
     "get_steps",
     "serialize_steps",
     "stepping_of",

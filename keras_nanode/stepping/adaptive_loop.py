@@ -16,22 +16,16 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops, tree
 
 from keras_nanode import backend
-from keras_nanode.stepping.control import step_factor
+from keras_nanode.stepping.control import first_length, step_factor
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stops import Stops, eps
 from keras_nanode.structures import Structure, advance, apply_if, increment, select
-
-
-def _tiny(dtype) -> float:
-    return float(np.finfo(keras.backend.standardize_dtype(dtype)).tiny)
-
 
 # By how much errors are, so that those of a small state are not too small for float32.
 _MAGNIFIED = 2.0**16
@@ -90,40 +84,6 @@ def _error(tableau, h, y, slopes):
         for weight, slope in zip(weights, slopes[1:], strict=True)
     ]
     return increment(y, h, weights, others)
-
-
-def _first_length(problem, norm, evaluate, y, first, step_to, most, least):
-    """The first step's length, between `least` and `most`.
-
-    Hairer, Norsett and Wanner I, section II.4.
-    """
-    last, dtype = len(problem.solver.nodes) - 1, problem.dtype
-    d0, d1 = (ops.cast(norm(x, y), dtype) for x in (y, first[0]))
-    # Without a scale: of the state, or of a slope where the state is 0.
-    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~ops.isfinite(d1)
-    h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
-    h0 = ops.where(h0 > least, h0, least)
-    h0 = ops.where(h0 < most, h0, most)
-    fraction = problem.solver.nodes[last]
-    probe = advance(y, problem.direction * h0, (fraction,), [first[0]])
-    slope, _ = evaluate(step_to(h0), last, probe)
-    change = tree.map_structure(operator.sub, slope, first[0])
-    # Over h0 the second derivative, which may be too large for the dtype.
-    d2 = ops.cast(norm(change, y), dtype) / fraction
-    exponent = 1 / problem.solver.order
-    by_slope, by_change = (_power(0.01, exponent, d) for d in (d1, d2))
-    by_change = by_change * h0**exponent
-    h1 = ops.where(by_change < by_slope, by_change, by_slope)
-    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, dtype))
-    h1 = ops.where((d1 <= 1e-15) & (d2 <= 1e-15 * h0), tiny, h1)
-    h1 = ops.where((h1 < 100 * h0) & ops.isfinite(d1), h1, 100 * h0)
-    return ops.where(h1 > least, h1, least)
-
-
-def _power(numerator: float, exponent: float, x):
-    """(numerator / x) ** exponent, where the fraction may be too small."""
-    x = ops.where(x > 0, x, _tiny(x.dtype))
-    return numerator**exponent * x**-exponent
 
 
 def adaptive_loop(
@@ -210,7 +170,7 @@ class _Loop:
         first = self.evaluate(self.step(none, zero, most)[0], 0, y0)
         # `_status` takes shorter steps for an underflow.
         least = 16 * eps(self.problem.dtype) ** 2 * self.stops.at[-1]
-        h = _first_length(
+        h = first_length(
             self.problem,
             self.norm,
             self.evaluate,

@@ -12,6 +12,8 @@ from keras_nanode.stepping.bdf import BDFSteps
 from keras_nanode.stepping.fixed import Fixed
 from keras_nanode.stepping.stepping import Stepping
 
+StepsLike = int | str | Adaptive | None
+
 
 def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     """The number of steps, or what chooses them, for what a user calls `steps`.

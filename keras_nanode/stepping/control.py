@@ -1,11 +1,13 @@
-"""The norm of an error, and the length of the next step."""
+"""The norm of an error, and the lengths of the first and the next step."""
 
 import math
+import operator
 
 import keras
+import numpy as np
 from keras import ops, tree
 
-from keras_nanode.structures import Structure
+from keras_nanode.structures import Structure, advance
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 
@@ -47,6 +49,44 @@ def step_factor(norm, previous, order: int):
     factor = _SAFETY * ops.where(norm <= 1, grown, size ** (-1 / order))
     factor = ops.where(factor < _GROW, factor, _GROW)
     return ops.where((factor > _SHRINK) & ops.isfinite(norm), factor, _SHRINK)
+
+
+def first_length(problem, norm, evaluate, y, first, step_to, most, least):
+    """The first step's length, between `least` and `most`.
+
+    Hairer, Norsett and Wanner I, section II.4.
+    """
+    last, dtype = len(problem.solver.nodes) - 1, problem.dtype
+    d0, d1 = (ops.cast(norm(x, y), dtype) for x in (y, first[0]))
+    # Without a scale: of the state, or of a slope where the state is 0.
+    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~ops.isfinite(d1)
+    h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
+    h0 = ops.where(h0 > least, h0, least)
+    h0 = ops.where(h0 < most, h0, most)
+    fraction = problem.solver.nodes[last]
+    probe = advance(y, problem.direction * h0, (fraction,), [first[0]])
+    slope, _ = evaluate(step_to(h0), last, probe)
+    change = tree.map_structure(operator.sub, slope, first[0])
+    # Over h0 the second derivative, which may be too large for the dtype.
+    d2 = ops.cast(norm(change, y), dtype) / fraction
+    exponent = 1 / problem.solver.order
+    by_slope, by_change = (_power(0.01, exponent, d) for d in (d1, d2))
+    by_change = by_change * h0**exponent
+    h1 = ops.where(by_change < by_slope, by_change, by_slope)
+    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, dtype))
+    h1 = ops.where((d1 <= 1e-15) & (d2 <= 1e-15 * h0), tiny, h1)
+    h1 = ops.where((h1 < 100 * h0) & ops.isfinite(d1), h1, 100 * h0)
+    return ops.where(h1 > least, h1, least)
+
+
+def _power(numerator: float, exponent: float, x):
+    """(numerator / x) ** exponent, where the fraction may be too small."""
+    x = ops.where(x > 0, x, _tiny(x.dtype))
+    return numerator**exponent * x**-exponent
+
+
+def _tiny(dtype) -> float:
+    return float(np.finfo(keras.backend.standardize_dtype(dtype)).tiny)
 
 
 def _root_mean_square(leaves: list):

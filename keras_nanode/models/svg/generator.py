@@ -1,5 +1,7 @@
 """A video model's futures as a model of their own."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -50,7 +52,9 @@ class VideoGenerator(Nesting, keras.Model):
 
     nested = "model"
 
-    def __init__(self, model, num_frames, num_samples=1, **kwargs):
+    def __init__(
+        self, model: SVG, num_frames: int, num_samples: int = 1, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         if not isinstance(model, SVG):
             raise ValueError(

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -107,24 +109,24 @@ class SVG(keras.Model):
 
     def __init__(
         self,
-        frame_shape=(64, 64, 1),
-        context_frames=2,
-        block="conv",
-        basis=None,
-        steps=3,
-        filters=(64, 128, 256, 512),
-        feature_dim=128,
-        latent_dim=10,
-        rnn_units=256,
-        beta=1e-4,
-        normalization="group",
-        adjoint="checkpoint",
-        seed=None,
+        frame_shape: Sequence[int] = (64, 64, 1),
+        context_frames: int = 2,
+        block: str = "conv",
+        basis: str | bases.Basis | None = None,
+        steps: int = 3,
+        filters: Sequence[int] = (64, 128, 256, 512),
+        feature_dim: int = 128,
+        latent_dim: int = 10,
+        rnn_units: int = 256,
+        beta: float | Callable = 1e-4,
+        normalization: str | None = "group",
+        adjoint: adjoints.AdjointLike = "checkpoint",
+        seed: int | None = None,
         *,
-        layout="paper",
-        action_dim=0,
-        t_span=(0.0, 1.0),
-        **kwargs,
+        layout: str = "paper",
+        action_dim: int = 0,
+        t_span: Sequence[float] = (0.0, 1.0),
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = arguments.filters(filters)

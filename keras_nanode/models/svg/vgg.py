@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_nanode import bases
+from keras_nanode.adjoints import AdjointLike
 from keras_nanode.layers import ConvODE
 
 # Of each block, from the highest resolution to the lowest, how many convolutions there
@@ -46,7 +47,7 @@ class VGG:
     basis: bases.Basis | None
     steps: int
     t_span: tuple[float, float]
-    adjoint: object
+    adjoint: AdjointLike
     dtype: object
 
     def encoder(self, frame_shape, feature_dim) -> keras.Model:
@@ -96,7 +97,7 @@ class VGG:
         """A convolution to `width`, `kept` that keep it or an ODE, one to `narrow`."""
         x = self._convolution(x, width)
         if kept and self.basis is not None:
-            x = self._ode()(x)
+            x = self._ode(self.basis)(x)
         else:
             for _ in range(kept):
                 x = self._convolution(x, width)
@@ -106,9 +107,9 @@ class VGG:
         x = self._kernel("Conv2D", width, size, padding=padding)(x)
         return self._normalized(x, activation)
 
-    def _ode(self):
+    def _ode(self, basis: bases.Basis) -> ConvODE:
         return ConvODE(
-            self.basis,
+            basis,
             activation="tanh",
             steps=self.steps,
             t_span=self.t_span,
