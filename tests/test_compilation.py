@@ -72,6 +72,45 @@ def test_compiled_functions_agree_with_eager_ones(flow, way):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+class FlowCell(keras.layers.Layer):
+    """A cell of `keras.layers.RNN` whose state flows and then takes the input in."""
+
+    def __init__(self, adjoint):
+        super().__init__()
+        self.state_size = self.units = 3
+        dynamics = keras.layers.Dense(3, activation="tanh")
+        self.ode = layers.ODE(dynamics, **{**ADAPTIVE, "adjoint": adjoint})
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, input_shape):
+        self.ode.build((None, 3))
+        self.dense.build(input_shape)
+
+    def call(self, inputs, states, training=None):
+        state = self.ode(states[0], training=training) + self.dense(inputs)
+        return state, [state]
+
+
+@not_on_torch
+@pytest.mark.slow
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
+def test_adaptive_steps_in_a_recurrent_cell_are_compiled(adjoint):
+    """XLA has to know how long a loop within another is, to differentiate it."""
+
+    def weights(**compilation):
+        keras.utils.set_random_seed(0)
+        rnn = keras.layers.RNN(FlowCell(adjoint))
+        model = keras.Sequential([keras.Input((4, 2)), rnn])
+        model.compile(keras.optimizers.SGD(0.1), "mse", **compilation)
+        model.fit(random((8, 4, 2)), random((8, 3), seed=1), batch_size=4, verbose=0)
+        return [numbers(w) for w in model.weights]
+
+    for one, other in zip(
+        weights(jit_compile=True), weights(run_eagerly=True), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 class Traced(keras.layers.Dense):
     """Counts how often Python runs through it."""
 

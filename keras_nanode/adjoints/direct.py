@@ -32,8 +32,9 @@ class Direct(Adjoint):
         fixed = ops.stop_gradient(times) if ops.is_tensor(times) else times
         still = dataclasses.replace(problem, times=fixed)
         chosen = stepping.choose(still, *stop_gradient((y0, params)))
-        # The same steps, which now move with the times.
-        steps = stepping.steps(problem, chosen.record)
+        # The same steps, which now move with the times. Nothing flows to their choice:
+        # XLA could not differentiate a loop of unknown length within another loop.
+        steps = stepping.steps(problem, stop_gradient(chosen.record))
         ys, _, _ = solve(steps, y0, params, limit=steps.limit)
         return chosen.mark_unreached(ys), chosen.stats
 
