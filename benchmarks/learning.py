@@ -282,7 +282,8 @@ def report(results: Results, recipe: tuple[int, int]) -> str:
     )
     parts = ["# Learning", environment(), text]
     for name, rows in GROUPS.items():
-        parts += [f"## {name}", table(rows, results, recipe)]
+        if any(best_rate(row, results, recipe) for row in rows):
+            parts += [f"## {name}", table(rows, results, recipe)]
     return "\n\n".join(parts) + "\n"
 
 
