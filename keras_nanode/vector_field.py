@@ -154,27 +154,35 @@ def _one(cotangents: list[Structure]) -> Structure:
     return stack(cotangents) if len(cotangents) > 1 else cotangents[0]
 
 
-def between(start, end, fraction):
+def between(start, end, fraction, forwards: bool | None = None):
     """The time that divides a step so: exactly `start` at 0 and `end` at 1, and never
-    outside of the step by rounding. They broadcast."""
+    outside of the step by rounding. They broadcast. `forwards` is as in `nearest`."""
     # At 0 and 1 the other end is multiplied by 0, so that no rounding is left.
     time = start * (1 - fraction) + end * fraction
     if isinstance(time, np.ndarray):
         return np.clip(time, np.minimum(start, end), np.maximum(start, end))
-    return nearest(time, start, end)
+    return nearest(time, start, end, forwards)
 
 
-def nearest(time, start, end):
+def nearest(time, start, end, forwards: bool | None = None):
     """`time`, or the end of the step that is nearest to it if it is not in the step.
 
-    As a value: the derivatives stay those of `time`.
+    Args:
+        time, start, end: Tensors that broadcast.
+        forwards: Whether all steps run forwards in time, for times without a gradient.
+            With None the steps themselves say so, and derivatives stay those of `time`.
     """
-    forwards = start <= end
-    low, high = ops.where(forwards, start, end), ops.where(forwards, end, start)
+    if forwards is not None:
+        return _clipped(time, *((start, end) if forwards else (end, start)))
+    ahead = start <= end
+    low, high = ops.where(ahead, start, end), ops.where(ahead, end, start)
+    return time + ops.stop_gradient(_clipped(time, low, high) - time)
+
+
+def _clipped(x, low, high):
     # `ops.clip` would turn float64 into float32 on PyTorch.
-    inside = ops.where(time < low, low, time)
-    inside = ops.where(inside > high, high, inside)
-    return time + ops.stop_gradient(inside - time)
+    x = ops.where(x < low, low, x)
+    return ops.where(x > high, high, x)
 
 
 def pieces(breakpoints, start, end, dtype):
@@ -215,9 +223,7 @@ def _within_piece(times, piece, breakpoints, dtype):
     low, high = (
         ops.take(ops.convert_to_tensor(x), piece)[:, None] for x in (first, last)
     )
-    # `ops.clip` would turn float64 into float32 on PyTorch.
-    times = ops.where(times < low, low, times)
-    return ops.where(times > high, high, times)
+    return _clipped(times, low, high)
 
 
 @dataclasses.dataclass(frozen=True)

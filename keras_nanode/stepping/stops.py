@@ -81,10 +81,12 @@ class Stops:
             start, end = start * share, end * share
         before, behind = (ops.take(self.times, stop + i)[:, None] for i in (0, 1))
         edges = before + sign * ops.stack([start, end], axis=1)
-        edges = nearest(edges, before, behind)
+        # Of times that are tensors neither the direction nor the derivative is known.
+        forwards = None if self.rows is None else sign > 0
+        edges = nearest(edges, before, behind, forwards)
         first, last = edges[:, :1], edges[:, 1:]
         last = ops.where((end >= length)[:, None], behind, last)
-        times = between(first, last, ops.convert_to_tensor(nodes[None]))
+        times = between(first, last, ops.convert_to_tensor(nodes[None]), forwards)
         weights = problem.field.weights
         located = weights.locate(first[:, 0], last[:, 0], times, problem.dtype)
         return Batch(sign * (end - start), times, located)
