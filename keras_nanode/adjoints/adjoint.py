@@ -79,8 +79,8 @@ class Adjoint(abc.ABC):
             return solution.ys, solution.stats
 
         checkpoints = self.checkpoints(problem, stepping)
-        # A custom gradient must not close over tensors. The caller takes care of the
-        # gradient in these.
+        # A custom gradient must not close over tensors, so those of `problem` are given
+        # to it. The caller takes care of the gradient in them.
         parts = {"times": problem.times, "count": problem.count}
         tensors = stop_gradient({k: x for k, x in parts.items() if ops.is_tensor(x)})
 

@@ -42,16 +42,18 @@ class Backsolve(Adjoint):
 
         def meet(interval, carry):
             """At an output time y is known, and its cotangent joins."""
+            # The stored y replaces the integrated one, whose error would pile up.
             here = last - interval
             return row(ys, here), add(carry[1], row(cotangents, here))
 
         solver = RungeKutta(problem.solver.tableau)
         backwards = dataclasses.replace(problem, solver=solver).reverse()
         y = row(ys, last)
-        carry, failed = stepping.run_augmented(
-            backwards, params, Augmented(_evaluate, meet), (y, zeros_like(y))
+        system, start = Augmented(_evaluate, meet), (y, zeros_like(y))
+        (carry, gradient), failed = stepping.run_augmented(
+            backwards, params, system, start
         )
-        gradients = carry[0][1], carry[1]
+        gradients = (carry[1], gradient)
         return gradients if failed is None else nan_if(failed, gradients)
 
 

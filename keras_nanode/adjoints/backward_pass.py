@@ -33,6 +33,7 @@ class BackwardPass:
     def back(self, i, step, state, a):
         """The cotangents of the state before step i and of its weights."""
         if self._several:
+            # The last step of an interval ends on an output time.
             interval, behind = self.steps.interval(i), a
             a = ops.cond(
                 self.steps.interval(i + 1) != interval,

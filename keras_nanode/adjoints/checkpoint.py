@@ -92,6 +92,7 @@ class Checkpoint(Adjoint):
             a, gradient, saved = carry
             s = segments.number - 1 - s
             first, length = segments.span(s)
+            # The kept state is in slot s, and the recomputed ones follow it.
             slot = s - first
 
             def forth(i, step, carry):

@@ -11,8 +11,9 @@ from keras_nanode.stepping.adaptive_loop import Attempt, adaptive_loop
 from keras_nanode.stepping.checkpoints import Doubling, Rule, Squares
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.problem import Problem
-from keras_nanode.stepping.recorded import RecordedSteps
+from keras_nanode.stepping.step import Steps
 from keras_nanode.stepping.stepping import Augmented, Solution, Stepping
+from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import (
     buffers,
     nan_rows,
@@ -140,6 +141,7 @@ class Adaptive(Stepping):
         def visit(gradient, attempt: Attempt):
             others = [other for _, other in attempt.results]
             integrals = solver.integrals(attempt.step, others)
+            # Selected, not multiplied by 0: a rejected attempt may be NaN.
             integrals = select(attempt.ok, integrals, zeros_like(integrals))
             return weights.add_step(gradient, integrals, attempt.located)
 
@@ -155,6 +157,37 @@ class Adaptive(Stepping):
             meet=system.meet,
         )
         return (state["y"], state["extra"]), state["status"] != 0
+
+
+class RecordedSteps(Steps):
+    """Accepted steps, to be taken again. Only the places of their ends are known.
+
+    Args:
+        problem: What is solved.
+        edges: `(limit + 1,)`, where steps begin: distances from the stops before.
+        passed: `(limit + 1,)`, how many stops are there or before.
+        count: Scalar, how many steps there are; the rest of `edges` is not used.
+    """
+
+    batch_size = 1
+
+    def __init__(self, problem: Problem, edges, passed, count):
+        self.problem, self.edges, self.passed = problem, edges, passed
+        self.count, self.stops = count, Stops.of(problem)
+        self.limit = edges.shape[0] - 1
+
+    def interval(self, i):
+        return self.stops.interval(ops.take(self.passed, i))
+
+    def loop(self, count, body, state, limit=None):
+        return backend.fori_loop(count, body, state, limit)
+
+    def batch(self, first):
+        start, end = (ops.take(self.edges, [first + i]) for i in (0, 1))
+        stop, behind = (ops.take(self.passed, [first + i]) for i in (0, 1))
+        length = ops.take(ops.stop_gradient(self.stops.lengths), stop)
+        end = ops.where(behind > stop, length, end)
+        return self.stops.batch(stop, start, end)
 
 
 @dataclasses.dataclass(frozen=True)
