@@ -12,8 +12,12 @@ from keras import ops
 
 import keras_nanode
 from keras_nanode import backend, bases, layers, models
-from keras_nanode.models.svg.gaussian import kl_divergence
-from keras_nanode.models.svg.recurrent import advance, gaussian, network
+from keras_nanode.models.svg.recurrent import (
+    advance,
+    gaussian,
+    kl_divergence,
+    network,
+)
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="of TensorFlow alone"
@@ -172,7 +176,7 @@ def test_kl_is_that_of_tensorflow_probability():
     code = """
 import numpy as np
 import tensorflow_probability as tfp
-from keras_nanode.models.svg.gaussian import kl_divergence
+from keras_nanode.models.svg.recurrent import kl_divergence
 a, b, c, d = np.random.default_rng(0).normal(size=(4, 5, 7)).astype("float32")
 q, p = (
     tfp.distributions.MultivariateNormalDiag(m, np.exp(0.5 * v))

@@ -6,8 +6,7 @@ import keras
 from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.models.svg.gaussian import sample
-from keras_nanode.models.svg.recurrent import advance, gaussian, joined
+from keras_nanode.models.svg.recurrent import advance, gaussian, joined, sample
 from keras_nanode.models.svg.vgg import over_time
 
 

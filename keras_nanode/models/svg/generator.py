@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
-from keras_nanode.models.svg import inputs as check
+from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg.model import SVG
 
 

@@ -11,15 +11,13 @@ from keras import ops
 from keras_nanode import adjoints, backend, bases, checks
 from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
-from keras_nanode.models.svg import arguments, vgg
-from keras_nanode.models.svg import inputs as check
-from keras_nanode.models.svg.gaussian import GAUSSIANS, kl_divergence, sample
+from keras_nanode.models.svg import checks as check
+from keras_nanode.models.svg import recurrent, vgg
 from keras_nanode.models.svg.generation import roll_out
-from keras_nanode.models.svg.recurrent import advance, gaussian, joined, networks
 
 # What may stand for the convolutions of a VGG block that keep its width: ODEs with
 # weights over these bases, or constant ones.
-VIDEO_BLOCKS = ("conv", "auto", *arguments.BASES)
+VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -129,17 +127,17 @@ class SVG(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.filters = arguments.filters(filters)
-        self.frame_shape = arguments.frame_shape(frame_shape)
+        self.filters = check.filters(filters)
+        self.frame_shape = check.frame_shape(frame_shape)
         self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
         self.t_span = check_span(t_span)
-        self.basis = basis_of(block, basis, VIDEO_BLOCKS, arguments.BASES, self.t_span)
+        self.basis = basis_of(block, basis, VIDEO_BLOCKS, check.BASES, self.t_span)
         self.steps = checks.integer("steps", steps)
         self.feature_dim = checks.integer("feature_dim", feature_dim)
         self.latent_dim = checks.integer("latent_dim", latent_dim)
         self.rnn_units = checks.integer("rnn_units", rnn_units)
-        self.beta = arguments.kl_weight(beta)
+        self.beta = check.kl_weight(beta)
         self.normalization = checks.one_of(
             "normalization", normalization, vgg.NORMALIZATIONS
         )
@@ -163,7 +161,7 @@ class SVG(keras.Model):
                 its BAIR videos, 22.8 million; with its layout and normalization.
             **changes: Arguments of `SVG`.
         """
-        return cls(**{**arguments.preset(preset), **changes})
+        return cls(**{**check.preset(preset), **changes})
 
     def _make_networks(self):
         flow = bases.Constant() if self.block == "auto" else self.basis
@@ -179,7 +177,7 @@ class SVG(keras.Model):
         )
         self.encoder = parts.encoder(self.frame_shape, self.feature_dim)
         self.decoder = parts.decoder(self.frame_shape, self.feature_dim)
-        self.posterior, self.prior, self.predictor = networks(
+        self.posterior, self.prior, self.predictor = recurrent.networks(
             self.feature_dim,
             self.action_dim,
             self.latent_dim,
@@ -200,11 +198,13 @@ class SVG(keras.Model):
     def call(self, inputs, training=None):
         frames, actions = self._split(inputs)
         features, *skips = vgg.over_time(self.encoder, frames, training)
-        before = joined(features[:, :-1], actions)
-        q, _ = gaussian(self.posterior, joined(features[:, 1:], actions))
-        p, _ = gaussian(self.prior, before)
+        before = recurrent.joined(features[:, :-1], actions)
+        behind = recurrent.joined(features[:, 1:], actions)
+        q, _ = recurrent.gaussian(self.posterior, behind)
+        p, _ = recurrent.gaussian(self.prior, before)
         noise = keras.random.normal(ops.shape(q[0]), seed=self.seed_generator)
-        predicted, _ = advance(self.predictor, joined(before, sample(q, noise)))
+        z = recurrent.sample(q, noise)
+        predicted, _ = recurrent.advance(self.predictor, recurrent.joined(before, z))
         # From the frame before, or after the context from its last frame.
         sources = ops.minimum(
             ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
@@ -213,7 +213,7 @@ class SVG(keras.Model):
         reconstruction = vgg.over_time(self.decoder, [predicted, *skips], training)
         return {
             "reconstruction": check.nan_for_bad(reconstruction, frames),
-            **dict(zip(GAUSSIANS, (*q, *p), strict=True)),
+            **dict(zip(recurrent.GAUSSIANS, (*q, *p), strict=True)),
         }
 
     def _split(self, inputs):
@@ -238,7 +238,7 @@ class SVG(keras.Model):
         backend.require(check.in_range(frames), check.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
         mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
-        kl = kl_divergence(*(y_pred[name] for name in GAUSSIANS))
+        kl = recurrent.kl_divergence(*(y_pred[name] for name in recurrent.GAUSSIANS))
         frame_losses = mse + self.beta * kl
         losses = ops.sum(frame_losses, axis=1)
         for name, values in {

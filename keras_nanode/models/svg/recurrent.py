@@ -1,7 +1,19 @@
-"""The recurrent networks of SVG, as functions of a sequence and of their states."""
+"""The recurrent networks of SVG, and the Gaussians that two of them give.
+
+The networks are functions of a sequence and of their states. A Gaussian has a diagonal
+covariance, and is a pair of tensors: means and log variances.
+"""
 
 import keras
 from keras import ops
+
+# The model's outputs that say what posterior and prior are.
+GAUSSIANS = (
+    "posterior_mean",
+    "posterior_log_variance",
+    "prior_mean",
+    "prior_log_variance",
+)
 
 
 def network(name, input_dim, units, depth, output_dim, activation, dtype, output_dtype):
@@ -62,3 +74,17 @@ def gaussian(network, sequence, states=None):
 
 def joined(*sequences):
     return ops.concatenate(sequences, axis=-1)
+
+
+def kl_divergence(mean, log_variance, other_mean, other_log_variance):
+    """KL(q || p) in nats, summed over the last axis."""
+    # No quotient of two variances, either of which may be tiny.
+    squares = (mean - other_mean) ** 2 * ops.exp(-other_log_variance)
+    log_ratio = log_variance - other_log_variance
+    return 0.5 * ops.sum(ops.exp(log_ratio) - 1 - log_ratio + squares, axis=-1)
+
+
+def sample(gaussian, noise):
+    """What standard normal `noise` becomes under (mean, log variance)."""
+    mean, log_variance = gaussian
+    return mean + ops.exp(0.5 * log_variance) * noise
