@@ -27,6 +27,7 @@ class Stops:
             are tensors, whose stops are they.
         jumps: After which the weights jump, constants; None likewise.
         number: How many stops there are.
+        intervals: `rows` as a tensor, and one more behind the last stop.
     """
 
     problem: Problem
@@ -36,6 +37,7 @@ class Stops:
     rows: Any
     jumps: Any
     number: Any
+    intervals: Any = None
 
     @classmethod
     def of(cls, problem: Problem) -> "Stops":
@@ -62,14 +64,16 @@ class Stops:
         stops = np.where(np.isin(at, outputs), times[1:][rows], stops)
         arrays = np.append(times[0], stops), np.diff(at, prepend=0.0), at
         stops, lengths, at = (ops.convert_to_tensor(x.astype(dtype)) for x in arrays)
-        return cls(problem, stops, lengths, at, rows, jumps, len(rows))
+        # Made once, outside of the loops that look it up.
+        intervals = np.append(rows, problem.num_intervals).astype("int32")
+        intervals = ops.convert_to_tensor(intervals)
+        return cls(problem, stops, lengths, at, rows, jumps, len(rows), intervals)
 
     def interval(self, stop):
         """In which interval between output times the step behind a stop is."""
         if self.rows is None:
             return stop
-        rows = np.append(self.rows, self.problem.num_intervals).astype("int32")
-        return ops.take(ops.convert_to_tensor(rows), stop)
+        return ops.take(self.intervals, stop)
 
     def batch(self, stop, start, end) -> Batch:
         """The steps between distances `start` and `end` from stops, all `(n,)`."""
