@@ -5,7 +5,7 @@ Usage:
     python examples/train_classifier.py
     python examples/train_classifier.py --block trig poly bucket --order 5
     python examples/train_classifier.py --dataset cifar10 --data-dir ~/tfds \\
-        --steps 20 --solver midpoint --mixed-precision --output runs/cifar10
+        --block bucket uncon_resnet --recipe full --output runs/cifar10
 
 Without arguments: on scikit-learn's digits, without a download, weights that are
 trigonometric functions of time (trig) against constant ones (auto), constant ones in a
@@ -22,7 +22,6 @@ so that it ends with the same weights. It does not train again what was finished
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,39 +41,67 @@ from keras_nanode import bases, datasets, layers, models
 
 
 class Recipe(NamedTuple):
-    """What suits a dataset; an option of the same name has precedence."""
+    """What suits a dataset; an option of the same name has precedence.
+
+    Attributes:
+        horizon: The flow runs over (0, horizon).
+        stages, stem_strides, normalization, start: As in `models.classifier`.
+        weight_decay: Of AdamW, for all but normalizations and biases.
+        warmup_epochs: The rate rises from 0 before it falls with a cosine.
+        augment: Whether images are shifted, and those of CIFAR mirrored.
+    """
 
     order: int
     filters: int
     epochs: int
     batch_size: int
     learning_rate: float
+    mixed_precision: bool = False
+    horizon: float = 1.0
+    stages: int = 1
+    stem_strides: int = 2
+    normalization: str | None = None
+    start: str = "constant"
+    weight_decay: float = 0.0
+    warmup_epochs: int = 0
+    augment: bool = True
 
 
-RECIPES = {
-    "digits": Recipe(3, 32, 15, 32, 1e-2),
+QUICK = {
+    "digits": Recipe(3, 32, 15, 32, 1e-2, augment=False),
     "mnist": Recipe(10, 64, 10, 128, 1e-3),
     "cifar10": Recipe(10, 256, 30, 128, 1e-3),
     "cifar100": Recipe(10, 256, 30, 128, 1e-3),
 }
+# Made for one GPU and the whole of the images.
+CIFAR = Recipe(
+    order=10,
+    filters=256,
+    epochs=200,
+    batch_size=128,
+    learning_rate=1e-3,
+    mixed_precision=True,
+    horizon=10.0,
+    stages=3,
+    stem_strides=1,
+    normalization="group",
+    start="independent",
+    weight_decay=0.05,
+    warmup_epochs=5,
+)
+RECIPES = {"quick": QUICK, "full": {"cifar10": CIFAR, "cifar100": CIFAR}}
 # The blocks of the library, and one of constant weights as many as those of trig.
 WIDE = "wide_auto"
 BLOCKS = (*models.BLOCKS, WIDE)
-BASES: dict[str, Callable[[int], bases.Basis]] = {
-    "trig": bases.Trigonometric,
-    "bucket": bases.Bucket,
-    "poly": bases.Polynomial,
-}
 SOLVERS = ("euler", "midpoint", "heun", "ralston", "rk4")
 ADJOINTS = ("checkpoint", "backsolve", "direct")
-STEM_STRIDES = 2
 
 # How far the logits of a SavedModel may be from those of the model, as a part of the
 # largest logit (or of 1): for logits up to 10, that is 1e-4 at most in float32. The two
 # need not round alike, since Keras compiles `predict` with XLA on a GPU.
 TOLERANCES = {"float32": 1e-5, "mixed_float16": 5e-3, "mixed_bfloat16": 2e-2}
 
-TIMES = np.linspace(0, 1, 401)
+PARTS = np.linspace(0, 1, 401)
 # The weights that are pictured are evenly spaced when sorted by how much they vary. The
 # colours, of the map viridis, go from light to dark.
 RANKS = {
@@ -113,9 +140,20 @@ COLORS = {
 
 def main() -> None:
     parser = argument_parser()
-    options = parser.parse_args()
-    options = runs.completed(options, RECIPES[options.dataset]._asdict())
-    runs.run(train, report, parser, options)
+    runs.run(train, report, parser, chosen(parser, parser.parse_args()))
+
+
+def chosen(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> argparse.Namespace:
+    """The options, with the recipe's values for those that were left out."""
+    recipes = RECIPES[options.recipe]
+    if options.dataset not in recipes:
+        parser.error(
+            f"--recipe {options.recipe} is for {' and '.join(recipes)}. "
+            f"Received: --dataset {options.dataset}"
+        )
+    return runs.completed(options, recipes[options.dataset]._asdict())
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -123,7 +161,7 @@ def argument_parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     add = parser.add_argument
-    add("--dataset", choices=RECIPES, default="digits", help="default: digits")
+    add("--dataset", choices=QUICK, default="digits", help="default: digits")
     add(
         "--seed",
         type=runs.count_from(0),
@@ -142,8 +180,8 @@ def argument_parser() -> argparse.ArgumentParser:
     add(
         "--order",
         type=runs.count_from(0),
-        help="harmonics of trig, buckets of bucket, degree of poly; default: 3 for "
-        "digits, 10 for others",
+        help="harmonics of trig, degree of poly and legendre, number of bucket, cosine "
+        "and bspline; default: 3 for digits, 10 for others",
     )
     add(
         "--steps",
@@ -153,12 +191,20 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add("--solver", choices=SOLVERS, default="euler", help="default: euler")
     add("--adjoint", choices=ADJOINTS, default="checkpoint", help="default: checkpoint")
-    runs.add_counts(parser, ("filters", "epochs", "batch_size"), RECIPES)
+    add(
+        "--recipe",
+        choices=RECIPES,
+        default="quick",
+        help="full: for one GPU, CIFAR in 200 epochs, with three stages, normalization, "
+        "a flow over (0, 10), AdamW with warm-up and mixed precision; default: quick",
+    )
+    runs.add_counts(parser, ("filters", "epochs", "batch_size"), QUICK)
     add(
         "--mixed-precision",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="compute in float16 if TensorFlow sees a GPU, else in bfloat16, which "
-        "processors are faster with; weights and ODE states remain float32",
+        "processors are faster with; weights and ODE states remain float32; default: "
+        "only with --recipe full",
     )
     add(
         "--output",
@@ -202,10 +248,10 @@ def train(block: str, options: argparse.Namespace) -> None:
 
 
 def load(options: argparse.Namespace) -> datasets.ImageDataset:
-    sizes = {"batch_size": options.batch_size, "seed": options.seed}
+    given = {name: getattr(options, name) for name in ("batch_size", "augment", "seed")}
     if options.dataset == "digits":
-        return datasets.digits(**sizes)
-    return getattr(datasets, options.dataset)(options.data_dir, **sizes)
+        return datasets.digits(**given)
+    return getattr(datasets, options.dataset)(options.data_dir, **given)
 
 
 def build(
@@ -220,15 +266,27 @@ def build(
     # From [0, 1] to [-2, 2]: about mean 0 and variance 1.
     scaled = keras.layers.Rescaling(4.0, offset=-2.0)(images)
     model = keras.Model(images, network(scaled), name=block)
-    rate = keras.optimizers.schedules.CosineDecay(
-        options.learning_rate, options.epochs * len(data.train)
-    )
     model.compile(
-        keras.optimizers.Adam(rate),
+        optimizer(options, len(data.train)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     return model
+
+
+def optimizer(options: argparse.Namespace, batches: int) -> keras.optimizers.Optimizer:
+    """AdamW whose rate rises in the first epochs and then falls to 0."""
+    warmup = options.warmup_epochs * batches
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else options.learning_rate,
+        options.epochs * batches - warmup,
+        warmup_target=options.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    adam = keras.optimizers.AdamW(rate, options.weight_decay)
+    # Coefficients have the names of the weights that they give.
+    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adam
 
 
 def network_of(
@@ -239,14 +297,26 @@ def network_of(
         data.input_shape,
         data.classes,
         block,
-        BASES[block](options.order) if block in BASES else None,
+        basis_of(block, options),
         options.steps,
         options.filters,
         width,
-        stem_strides=STEM_STRIDES,
+        stages=options.stages,
+        stem_strides=options.stem_strides,
+        normalization=options.normalization,
         solver=options.solver,
         adjoint=options.adjoint,
+        start=options.start,
+        t_span=(0.0, options.horizon),
     )
+
+
+def basis_of(block: str, options: argparse.Namespace) -> bases.Basis | None:
+    """The basis of weights that depend on time; its first argument is its order."""
+    if block not in bases.ALL:
+        return None
+    domain = (0.0, options.horizon)
+    return type(bases.get(block))(options.order, domain=domain)  # type: ignore[call-arg]
 
 
 def as_large_as(
@@ -288,29 +358,36 @@ def export(model: keras.Model, test: tf.data.Dataset, folder: Path) -> None:
 
 
 def weights_over_time(model: keras.Model) -> np.ndarray:
-    """TIMES and a few weights of the first flow at them, as columns.
+    """PARTS of the first flow and a few of its weights there, as columns.
 
     The weights are from its 3x3 convolution, from the one that varies the least to the
     one that varies the most.
     """
     flow = model.layers[-1].get_layer("flow_0")
-    kernels = kernel_over_time(flow).reshape(len(TIMES), -1)
+    kernels = kernel_over_time(flow).reshape(len(PARTS), -1)
     by_variation = np.argsort(np.ptp(kernels, axis=0), kind="stable")
     chosen = np.linspace(0, len(by_variation) - 1, len(RANKS)).round().astype(int)
-    return np.column_stack([TIMES, kernels[:, by_variation[chosen]]])
+    return np.column_stack([PARTS, kernels[:, by_variation[chosen]]])
 
 
 def kernel_over_time(flow: keras.Layer) -> np.ndarray:
-    """The kernel of the second of the block's three convolutions at TIMES."""
+    """The 3x3 kernel of the block at PARTS of the flow."""
     if isinstance(flow, layers.ResidualStack):
         parts = flow.blocks
     elif isinstance(flow.dynamics, layers.TimeVarying):
-        return keras.ops.convert_to_numpy(flow.dynamics.weights_at(TIMES)[1])
+        times = PARTS * flow.t_span[1]
+        return kernel_among(flow.dynamics.weights_at(times), axes=5)
     else:
         parts = [flow.dynamics]
-    kernels = [keras.ops.convert_to_numpy(p.trainable_variables[1]) for p in parts]
-    current = np.minimum((TIMES * len(parts)).astype(int), len(parts) - 1)
+    kernels = [kernel_among(part.trainable_variables, axes=4) for part in parts]
+    current = np.minimum((PARTS * len(parts)).astype(int), len(parts) - 1)
     return np.stack(kernels)[current]
+
+
+def kernel_among(weights: list, axes: int) -> np.ndarray:
+    """The second of the block's three kernels, between norms and biases."""
+    kernels = [w for w in weights if len(w.shape) == axes]
+    return keras.ops.convert_to_numpy(kernels[1])
 
 
 # The report
@@ -370,7 +447,7 @@ def weights_picture(options: argparse.Namespace) -> Figure:
         times, *weights = np.loadtxt(file, delimiter=",").T
         for weight, color in zip(weights, RANKS.values(), strict=True):
             axes.plot(times, weight, color=color, linewidth=1.8)
-        axes.set(title=block, xlabel="time t", ylabel="weight")
+        axes.set(title=block, xlabel="part of the flow", ylabel="weight")
         tidy(axes)
     for axes in panels[len(options.block) :]:
         axes.remove()

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import importlib
 import json
 import shutil
 import subprocess
@@ -9,8 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from cases import EXPORTS
+
+from keras_nanode import layers
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_classifier.py"
 EPOCHS = 5
@@ -116,10 +122,10 @@ def test_an_error_of_the_library_is_told_without_a_trace(tmp_path):
 
 def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     text = SCRIPT.read_text()
-    rate = "32, 1e-2)"
+    rate = "32, 1e-2,"
     assert rate in text
     diverging = tmp_path / "diverging.py"
-    diverging.write_text(text.replace(rate, "32, 1e30)"))
+    diverging.write_text(text.replace(rate, "32, 1e30,"))
     for shared in ("runs.py", "fitting.py"):
         shutil.copy(SCRIPT.with_name(shared), tmp_path)
     failed = run(tmp_path / "run", diverging)
@@ -129,15 +135,63 @@ def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     assert written == {".lock", "history.csv"}
 
 
-def test_the_wide_block_has_as_many_weights_as_the_one_that_varies(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    import train_classifier as example
+def test_a_recipe_for_images_of_another_kind_is_refused(tmp_path):
+    refused = run(tmp_path, recipe="full")
+    assert refused.returncode == 2
+    assert "--recipe full is for cifar10 and cifar100" in refused.stderr
+    assert "Received: --dataset digits" in refused.stderr
 
+
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    return importlib.import_module("train_classifier")
+
+
+def options_of(example, *args) -> argparse.Namespace:
+    parser = example.argument_parser()
+    return example.chosen(parser, parser.parse_args([*map(str, args)]))
+
+
+FULL = ("--dataset", "cifar10", "--recipe", "full", "--block", "bucket")
+SMALL = ("--filters", 8, "--batch-size", 4)
+
+
+@pytest.mark.skipif(not EXPORTS, reason="the example writes a SavedModel")
+def test_the_full_recipe_trains(example, tmp_path):
+    options = options_of(example, *FULL, *SMALL, "--epochs", 6, "--output", tmp_path)
+    with tfds.testing.mock_data(num_examples=8):
+        example.train("bucket", options)
+    with (tmp_path / "bucket" / "history.csv").open() as lines:
+        losses = [float(row["loss"]) for row in csv.DictReader(lines)]
+    assert len(losses) == 6 and np.isfinite(losses).all()
+    model = keras.saving.load_model(tmp_path / "bucket" / "model.keras")
+    flows = [x for x in model.layers[-1].layers if isinstance(x, layers.ODE)]
+    assert [flow.t_span for flow in flows] == [(0.0, 10.0)] * 3
+    assert {flow.compute_dtype for flow in flows} <= {"bfloat16", "float16"}
+
+
+def test_the_full_recipe_warms_up_and_spares_norms_from_decay(example):
+    options = options_of(example, *FULL)
+    adam = example.optimizer(options, batches=100)
+    rates = [float(adam._learning_rate(step)) for step in (0, 250, 500, 20_000)]
+    np.testing.assert_allclose(rates, [0, 5e-4, 1e-3, 0], atol=1e-9)
+
+    layer = layers.TimeVarying(
+        layers.ConvBlock(4, normalization="group"), basis="bucket"
+    )
+    layer(np.ones((1, 4, 4, 4)), t=0.0)
+    before = [keras.ops.copy(w) for w in layer.trainable_variables]
+    for _ in range(3):
+        adam.apply([keras.ops.zeros_like(w) for w in before], layer.trainable_variables)
+    for old, w in zip(before, layer.trainable_variables, strict=True):
+        assert np.array_equal(old, w) == ("kernel" not in w.name), w.name
+
+
+def test_the_wide_block_has_as_many_weights_as_the_one_that_varies(example):
     data = example.datasets.digits()
     for order, filters in ((1, 8), (3, 32), (10, 64)):
-        options = argparse.Namespace(
-            order=order, steps=10, filters=filters, solver="euler", adjoint="checkpoint"
-        )
+        options = options_of(example, "--order", order, "--filters", filters)
         trig = example.network_of("trig", filters // 4, options, data)
         wide = example.as_large_as(trig, options, data)
         assert wide.count_params() == pytest.approx(trig.count_params(), rel=0.05)
