@@ -6,9 +6,11 @@ minutes: 64 channels at 16x16, a bottleneck of 16, 10 Euler steps or residual bl
     python benchmarks/learning.py --data-dir ~/tensorflow_datasets
 
 Each row of the table is a model. Its learning rate is found with the first seed: from
-3e-3 on, both neighbours in `RATES` of the rate that is best on held-out images are tried
-too. The other seeds are trained at the best rate. The test images decide nothing. Writes `learning.csv`, one line for each run, and `learning.md`,
-one line for each row. A run is written when it ends and is not repeated by a later
+3e-3 on, both neighbours in `RATES` of the rate that is best on held-out images are
+tried too. The other seeds are trained at the best rate. The test images decide nothing.
+
+Writes `learning.csv`, one line for each run, and `learning.md`, one line for each row.
+A run is written when it ends and is not repeated by a later
 call, so that an interrupted benchmark goes on where it was.
 """
 

@@ -195,8 +195,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--recipe",
         choices=RECIPES,
         default="quick",
-        help="full: for one GPU, CIFAR in 200 epochs, with three stages, normalization, "
-        "a flow over (0, 10), AdamW with warm-up and mixed precision; default: quick",
+        help="full: for one GPU, CIFAR in 200 epochs: three stages, normalization, "
+        "flows over (0, 10), AdamW with warm-up, mixed precision; default: quick",
     )
     runs.add_counts(parser, ("filters", "epochs", "batch_size"), QUICK)
     add(
