@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend, checks
+from keras_nanode import backend, checks, tree
 from keras_nanode.bases import Basis
 from keras_nanode.stateless import LayerFunction, PlainFunction, value_of
 from keras_nanode.structures import Structure
@@ -154,7 +154,9 @@ def vector_field(
             dy = function(theta, first, **others)
         return as_slope(y, dy, f"The dynamics {layer.name!r}")
 
-    field = VectorField(backend.shielded(func), weights, function.scale)
+    # A mask is one more tensor that the layer sees.
+    run = backend.shielded(func, layer if mask is None else None)
+    field = VectorField(run, weights, function.scale)
     return field, [value_of(v) for v in variables]
 
 

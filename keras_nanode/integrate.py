@@ -3,9 +3,9 @@
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import adjoints, backend, checks
+from keras_nanode import adjoints, backend, checks, tree
 from keras_nanode.stepping import Adaptive, Problem, Status, stepping_of
 from keras_nanode.structures import Structure
 from keras_nanode.vector_field import VectorField

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import adjoints, checks, solvers
+from keras_nanode import adjoints, checks, solvers, tree
 from keras_nanode import times as form
 from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.integrate import as_state, integrate, time_dtype

@@ -1,13 +1,11 @@
 """Arithmetic and buffers on structures: nested lists, tuples and dicts of tensors."""
 
 import operator
-from typing import Any
 
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend
-
-Structure = Any  # nested lists, tuples and dicts of tensors
+from keras_nanode import backend, tree
+from keras_nanode.tree import Structure
 
 
 def add(x: Structure, y: Structure) -> Structure:
@@ -60,6 +58,8 @@ def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
 
 
 def row(stacked: Structure, i) -> Structure:
+    if isinstance(i, int):
+        return tree.map_structure(lambda x: x[i], stacked)
     return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend, checks
+from keras_nanode import backend, checks, tree
 from keras_nanode.structures import (
     Structure,
     add,

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend
+from keras_nanode import backend, tree
 from keras_nanode.bases import Basis
 from keras_nanode.structures import (
     Structure,

@@ -58,7 +58,7 @@ def test_arguments_are_those_of_the_contract(name):
         "report": ["f", "value", "state"],
         "await_reports": [],
         "as_graph": ["f", "primals"],
-        "shielded": ["f"],
+        "shielded": ["f", "layer"],
         "require": ["holds", "message"],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]

@@ -23,6 +23,7 @@ CODE = EXAMPLES + "".join(
 
 # Each part may import those before it.
 ORDER = (
+    "tree",
     "checks",
     "stateless",
     "order_conditions",

@@ -4,8 +4,8 @@ import dataclasses
 import operator
 
 import keras
-from keras import tree
 
+from keras_nanode import tree
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.solvers import RungeKutta
 from keras_nanode.stepping.step import Step

@@ -39,9 +39,10 @@ structure of tensors that `keras.tree` understands.
 `as_graph(f, *primals) -> outputs`
     `f(*primals)`, in eager mode traced first where the backend has graphs that save it
     the loops in Python of a library of its own: TensorFlow.
-`shielded(f) -> f`
+`shielded(f, layer=None) -> f`
     The function `f(t, y, *others)` such that nothing changes if it writes into t or y,
-    or later into what it gave. Writing into the others is an error.
+    or later into what it gave. Writing into the others is an error. If all that f does
+    is to call a layer, PyTorch finds once which operations that takes, and runs these.
 `require(holds, message)`
     An error with the message, also when a compiled function runs, unless the boolean
     tensor holds (but not under XLA on TensorFlow).

@@ -3,9 +3,9 @@
 import contextlib
 
 import torch
-from keras import tree
 
-from keras_nanode.backend import _eager
+from keras_nanode import tree
+from keras_nanode.backend import _eager, _recording
 
 _WRITTEN = (
     "`func` must not write into `args`: a solver evaluates it often. Compute a new "
@@ -77,6 +77,7 @@ def _own(x):
 
 
 def custom_vjp(forward, backward, message, *primals):
+    _recording.check_not_recording()
     structure: list = []
     shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
     try:
@@ -145,7 +146,7 @@ def require(holds, message):
         raise ValueError(message)
 
 
-def shielded(f):
+def shielded(f, layer=None):
     def run(t, y, *others):
         versions = tree.map_structure(_version, others)
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
@@ -153,7 +154,7 @@ def shielded(f):
         # What was written into once may be a buffer, and be written into again.
         return tree.map_structure(lambda x: x.clone() if _version(x) else x, outputs)
 
-    return run
+    return run if layer is None else _recording.recorded(layer, run, vjp)
 
 
 def _version(x):

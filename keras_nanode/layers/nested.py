@@ -5,9 +5,8 @@ import inspect
 import warnings
 
 import keras
-from keras import tree
 
-from keras_nanode import checks
+from keras_nanode import checks, tree
 
 # What a constructor of Keras' layers passes on to `keras.Layer`.
 _OF_KERAS = ("activity_regularizer", "trainable", "dtype", "name")

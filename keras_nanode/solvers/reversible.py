@@ -4,9 +4,8 @@ import dataclasses
 import functools
 
 import keras
-from keras import tree
 
-from keras_nanode import checks, tableaus
+from keras_nanode import checks, tableaus, tree
 from keras_nanode.solvers import runge_kutta
 from keras_nanode.solvers.solver import Solver
 from keras_nanode.structures import add, advance, weighted

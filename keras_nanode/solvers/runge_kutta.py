@@ -4,9 +4,8 @@ import dataclasses
 import functools
 
 import keras
-from keras import tree
 
-from keras_nanode import tableaus
+from keras_nanode import tableaus, tree
 from keras_nanode.solvers.solver import Solver, Stepped
 from keras_nanode.structures import (
     Structure,

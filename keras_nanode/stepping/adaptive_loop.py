@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend
+from keras_nanode import backend, tree
 from keras_nanode.stepping.control import first_length, step_factor
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status

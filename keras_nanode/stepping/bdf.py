@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
-from keras_nanode import backend
+from keras_nanode import backend, tree
 from keras_nanode.stepping.adaptive import Adaptive, statistics
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status

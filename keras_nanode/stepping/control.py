@@ -5,8 +5,9 @@ import operator
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
+from keras_nanode import tree
 from keras_nanode.structures import Structure, advance
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0

@@ -1,0 +1,44 @@
+"""`keras.tree`, faster where lists and tuples are all that is nested.
+
+A solver maps over its state and weights several times a stage, where the general
+functions take longer than the arithmetic on a small state.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import tree
+
+Structure = Any  # nested lists, tuples and dicts of tensors
+NESTED = (list, tuple, dict)
+
+assert_same_structure = tree.assert_same_structure
+
+
+def map_structure(f: Callable, *structures: Structure) -> Structure:
+    first = structures[0]
+    if not isinstance(first, NESTED):
+        return f(*structures)
+    kind = type(first)
+    if kind is list or kind is tuple:
+        return kind([map_structure(f, *xs) for xs in zip(*structures, strict=True)])
+    return tree.map_structure(f, *structures)
+
+
+def flatten(structure: Structure) -> list:
+    if not isinstance(structure, NESTED):
+        return [structure]
+    if type(structure) is list or type(structure) is tuple:
+        return [leaf for part in structure for leaf in flatten(part)]
+    return tree.flatten(structure)
+
+
+def pack_sequence_as(structure: Structure, leaves: Sequence) -> Structure:
+    if not isinstance(structure, NESTED):
+        (leaf,) = leaves
+        return leaf
+    kind = type(structure)
+    flat = not any(isinstance(part, NESTED) for part in structure)
+    if flat and (kind is list or kind is tuple):
+        return kind(leaves)
+    return tree.pack_sequence_as(structure, leaves)

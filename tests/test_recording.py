@@ -1,0 +1,140 @@
+"""Layers as graphs of PyTorch's operations: the same, but sooner."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_nanode import bases, layers
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="the others compile"
+)
+X = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
+
+
+def graphs(layer):
+    from keras_nanode.backend import _recording
+
+    return list(_recording._RECORDED.get(layer, (None, {}))[1].values())
+
+
+def numbers(x):
+    return ops.convert_to_numpy(x)
+
+
+def attention():
+    x = keras.Input((5, 8))
+    y = keras.layers.LayerNormalization()(x)
+    y = keras.layers.MultiHeadAttention(2, 4)(y, y)
+    return keras.Model(x, y)
+
+
+RECORDED = {
+    "dense": lambda: keras.layers.Dense(8, activation="tanh"),
+    "block": lambda: layers.DenseBlock(hidden_units=4, normalization="group"),
+    "convolutions": lambda: layers.ConvBlock(hidden_filters=4, normalization="layer"),
+    "sequential": lambda: keras.Sequential(
+        [keras.layers.Dense(8), keras.layers.LeakyReLU()]
+    ),
+    "attention": attention,
+    "over time": lambda: layers.TimeVarying(keras.layers.Dense(8), bases.Bucket(2)),
+    "appended": lambda: layers.TimeAppended(keras.layers.Dense(8)),
+}
+
+
+def solved(ode):
+    """Outputs and gradients."""
+    import torch
+
+    x = torch.tensor(X, requires_grad=True)
+    y = ode(x, training=True)
+    weights = [v.value for v in ode.trainable_variables]
+    return [y, *torch.autograd.grad((y**2).sum(), [x, *weights])]
+
+
+@pytest.mark.parametrize("make", RECORDED.values(), ids=RECORDED)
+def test_layers_of_keras_and_of_this_library_are_recorded_once(make, monkeypatch):
+    dynamics = make()
+    ode = layers.ODE(dynamics, "heun", steps=3)
+    first = solved(ode)
+    assert [g for g in graphs(dynamics) if g]
+    number = len(graphs(dynamics))
+    monkeypatch.setattr(keras.layers.Layer, "__call__", only(ode, keras.layers.Layer))
+    again = solved(ode)
+    assert len(graphs(dynamics)) == number
+    for x, y in zip(first, again, strict=True):
+        np.testing.assert_allclose(x.detach(), y.detach(), rtol=1e-4, atol=1e-5)
+
+
+def only(layer, kind):
+    """`__call__` that no other layer of the kind may use."""
+    call = kind.__call__
+
+    def checked(self, *args, **named):
+        assert self is layer, f"{self.name} is called"
+        return call(self, *args, **named)
+
+    return checked
+
+
+def test_the_graph_gives_what_the_layer_gives():
+    dynamics = layers.ConvBlock(hidden_filters=4, normalization="group")
+    plain = layers.ConvBlock.from_config(dynamics.get_config())
+    plain.add = 0  # so that it is not known any more
+    odes = [layers.ODE(f, "rk4", steps=4) for f in (dynamics, Plain(plain))]
+    for ode in odes:
+        ode(X)
+    odes[1].set_weights(odes[0].get_weights())
+    for x, y in zip(*map(solved, odes), strict=True):
+        np.testing.assert_allclose(x.detach(), y.detach(), rtol=1e-4, atol=1e-5)
+    assert graphs(dynamics) and not graphs(odes[1].dynamics)
+
+
+class Plain(keras.layers.Layer):
+    """A user's layer, whose code may do anything."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return self.inner(x)
+
+
+def test_a_layer_of_the_user_is_called_every_time():
+    dynamics = Plain(keras.layers.Dense(8))
+    ode = layers.ODE(dynamics, "euler", steps=4)
+    ode(X)
+    before = dynamics.calls
+    ode(X)
+    assert dynamics.calls == before + 4
+
+
+def test_a_changed_attribute_is_seen():
+    dynamics = keras.layers.Dense(8)
+    ode = layers.ODE(dynamics, "euler", steps=1)
+    linear = numbers(ode(X))
+    dynamics.activation = keras.activations.relu
+    changed = numbers(ode(X))
+    np.testing.assert_allclose(changed - X, np.maximum(linear - X, 0), atol=1e-6)
+    assert abs(changed - linear).max() > 0.1
+
+
+def test_a_function_of_the_user_in_a_layer_of_keras_is_called_every_time():
+    rate = [1.0]
+    dynamics = keras.layers.Dense(8, activation=lambda x: rate[0] * x)
+    ode = layers.ODE(dynamics, "euler", steps=1)
+    once = numbers(ode(X)) - X
+    rate[0] = 3.0
+    np.testing.assert_allclose(numbers(ode(X)) - X, 3 * once, rtol=1e-4, atol=1e-5)
+
+
+def test_a_solve_within_a_solve_keeps_its_own_gradient():
+    inner = layers.ODE(keras.layers.Dense(8), "euler", steps=2)
+    ode = layers.ODE(inner, "euler", steps=2)
+    ode(X)
+    assert set(graphs(inner)) == {None}
+    assert [g for g in graphs(inner.dynamics) if g]
