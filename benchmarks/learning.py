@@ -91,6 +91,7 @@ GROUPS: dict[str, tuple[Row, ...]] = {
     ),
     "Horizon and start": (
         BUCKETS._replace(horizon=ROOT),
+        PAPER._replace(horizon=ROOT, start="independent"),
         COSINES._replace(horizon=ROOT),
         BUCKETS._replace(start="constant"),
         COSINES._replace(start="constant"),

@@ -9,3 +9,7 @@ for name in torch jax tfp; do
     --quiet --disable-pip-version-check -r "peers/requirements-$name.txt"
   ".venv-$name/bin/pip" check
 done
+# This library on the engines of its peers.
+for name in torch jax; do
+  ".venv-$name/bin/pip" install --quiet --disable-pip-version-check --no-deps -e ..
+done

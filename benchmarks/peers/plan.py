@@ -22,6 +22,8 @@ XLA = " XLA"  # ends a variant in a `tf.function(jit_compile=True)`
 ENVIRONMENTS = {
     "bare": "",
     "nanode": "",
+    "nanode_torch": "torch",
+    "nanode_jax": "jax",
     "keras_resnet": "",
     "torchdiffeq": "torch",
     "torchode": "torch",
@@ -39,15 +41,24 @@ _BARE = _each("bare", "f + vjp", "f", "vjp")
 _NANODE = _each("nanode", *ADJOINTS)
 # Not of convolutions, which in a loop take XLA's CPU 20 times as long.
 _NANODE_XLA = _each("nanode", *(adjoint + XLA for adjoint in ADJOINTS[:3]))
+# On the engines of torchdiffeq and of diffrax.
+_ENGINES = [
+    *_each("nanode_torch", *ADJOINTS),
+    *_each("nanode_jax", *ADJOINTS[:3]),
+]
 _REVERSIBLE = _each("nanode", "reversible")
 _RESNET = _each("keras_resnet", "layers")
 _DIFFRAX = _each("diffrax", "default", "backsolve", "direct")
 _CONV = _each("bare", "f + vjp") + _NANODE + _REVERSIBLE + _RESNET
 # Convolutions in a loop take JAX's CPU seconds a step: two of its adjoints will do.
-_CONV_PEERS = _CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX[:2]
+_CONV_PEERS = [
+    *(_CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX[:2]),
+    *_each("nanode_torch", *ADJOINTS),
+    *_each("nanode_jax", "checkpoint"),
+]
 _TORCHDIFFEQ = _each("torchdiffeq", "adjoint", "direct")
 _ADAPTIVE = [
-    *(_BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX),
+    *(_BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX + _ENGINES),
     *_each("torchode", "autodiff"),
     *_each("tfp", "backsolve", "backsolve" + XLA),
 ]
@@ -60,7 +71,9 @@ ENTRANTS: dict[str, list[Entrant]] = {
     # Neither as many blocks nor as many stored steps: gigabytes, and minutes to trace.
     "conv-trig-1000": _each("nanode", "checkpoint", "backsolve", "reversible"),
     "paper-block": _CONV_PEERS,
-    "dense-bucket": _BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX,
+    "dense-bucket": [
+        *(_BARE + _NANODE + _NANODE_XLA + _TORCHDIFFEQ + _DIFFRAX + _ENGINES)
+    ],
     "mlp-adaptive": _ADAPTIVE,
     "tiny": _ADAPTIVE,
     **{f"K-bucket-{k}": _each("nanode", *ADJOINTS[:2]) for k in (1, 10, 100, 1000)},

@@ -75,6 +75,20 @@ TARGETS = [
         )
         for v in ("backsolve", "reversible")
     ),
+    # On the peers' own engines.
+    *(
+        target
+        for name in ("conv-trig-100", "dense-bucket", "mlp-adaptive", "tiny")
+        for target in (
+            Target(name, Entrant("nanode_jax", "checkpoint"), 1.0, DIFFRAX),
+            Target(name, Entrant("nanode_torch", "checkpoint"), 0.6, ADJOINT),
+            Target(name, Entrant("nanode_torch", "direct"), 1.1, DIRECT),
+        )
+    ),
+    Target(
+        *("conv-trig-100", Entrant("nanode_torch", "checkpoint"), 1 / 5, DIRECT),
+        quantity="memory",
+    ),
     Target("predict", CHECKPOINT, 1.1, _of("keras_resnet", "layers")),
 ]
 # Growth of memory from 10 to 100 steps, against the residual network's.
