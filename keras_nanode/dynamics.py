@@ -155,7 +155,7 @@ def vector_field(
         return as_slope(y, dy, f"The dynamics {layer.name!r}")
 
     # A mask is one more tensor that the layer sees.
-    run = backend.shielded(func, layer if mask is None else None)
+    run = backend.shielded(func, function.layer if mask is None else None)
     field = VectorField(run, weights, function.scale)
     return field, [value_of(v) for v in variables]
 

@@ -14,7 +14,10 @@ X = np.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
 
 
 def graphs(layer):
+    """Of a layer as dynamics."""
     from keras_nanode.backend import _recording
+
+    layer = layer.layer if isinstance(layer, layers.TimeVarying) else layer
 
     return list(_recording._RECORDED.get(layer, (None, {}))[1].values())
 
@@ -104,13 +107,15 @@ class Plain(keras.layers.Layer):
         return self.inner(x)
 
 
-def test_a_layer_of_the_user_is_called_every_time():
-    dynamics = Plain(keras.layers.Dense(8))
-    ode = layers.ODE(dynamics, "euler", steps=4)
+@pytest.mark.parametrize("varies", [False, True])
+def test_a_layer_of_the_user_is_called_every_time(varies):
+    plain = Plain(keras.layers.Dense(8))
+    dynamics = layers.TimeVarying(plain, "bucket") if varies else plain
+    ode = layers.ODE(dynamics, "euler", steps=10)
     ode(X)
-    before = dynamics.calls
+    before = plain.calls
     ode(X)
-    assert dynamics.calls == before + 4
+    assert plain.calls == before + 10
 
 
 def test_a_changed_attribute_is_seen():
