@@ -4,7 +4,8 @@ A solver maps over its state and weights several times a stage, where the genera
 functions take longer than the arithmetic on a small state.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from keras import tree
@@ -33,12 +34,15 @@ def flatten(structure: Structure) -> list:
     return tree.flatten(structure)
 
 
-def pack_sequence_as(structure: Structure, leaves: Sequence) -> Structure:
+def pack_sequence_as(structure: Structure, leaves: Iterable) -> Structure:
+    return _packed(structure, iter(leaves))
+
+
+def _packed(structure, leaves: Iterator):
     if not isinstance(structure, NESTED):
-        (leaf,) = leaves
-        return leaf
+        return next(leaves)
     kind = type(structure)
-    flat = not any(isinstance(part, NESTED) for part in structure)
-    if flat and (kind is list or kind is tuple):
-        return kind(leaves)
-    return tree.pack_sequence_as(structure, leaves)
+    if kind is list or kind is tuple:
+        return kind([_packed(part, leaves) for part in structure])
+    number = len(tree.flatten(structure))
+    return tree.pack_sequence_as(structure, list(itertools.islice(leaves, number)))
