@@ -57,23 +57,33 @@ class Backup(keras.callbacks.Callback):
         self.file = file
 
     def on_epoch_end(self, epoch, logs=None):
-        arrays = [keras.ops.convert_to_numpy(v) for v in variables(self.model)]
         with runs.replacing(self.file) as unfinished:
-            np.savez(unfinished, *arrays, epochs=epoch + 1)
+            np.savez(unfinished, *values(self.model), epochs=epoch + 1)
 
     def restore(self, model: keras.Model) -> int:
         """Brings a model to where it was, and returns after how many epochs."""
         model.optimizer.build(model.trainable_variables)
+        for variable, value in zip(variables(model), self.values(model), strict=True):
+            variable.assign(value)
         if not self.file.exists():
             return 0
         with np.load(self.file) as arrays:
-            for index, variable in enumerate(variables(model)):
-                variable.assign(arrays[f"arr_{index}"])
             return int(arrays["epochs"])
+
+    def values(self, model: keras.Model) -> list[np.ndarray]:
+        """What its variables were after the last epoch, or are before the first."""
+        if not self.file.exists():
+            return values(model)
+        with np.load(self.file) as arrays:
+            return [arrays[f"arr_{index}"] for index in range(len(variables(model)))]
 
 
 def variables(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables(model)]
 
 
 class History(keras.callbacks.Callback):

@@ -40,7 +40,7 @@ with silenced():
     import tensorflow as tf  # noqa: F401
 
 # The options that may differ from one run to the next in the same folder.
-FREE = ("block", "workers", "data_dir", "output")
+FREE = ("block", "workers", "cluster", "index", "data_dir", "output")
 # The backends on which Keras writes a SavedModel.
 EXPORTING = ("tensorflow", "jax")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -3,38 +3,54 @@
 Usage:
 
     python examples/train_distributed.py
-    python examples/train_distributed.py --workers 1 2 4 --batch-size 64 --epochs 20
+    python examples/train_distributed.py --backend torch --workers 1 2 4 --epochs 20
 
 Without arguments: a classifier with weights that vary in time, on scikit-learn's
 digits, by one process of this machine and then by two. They compute the same: the table
 shows by how much their weights differ. On one machine more processes are no faster, for
-they share its processor, on which alone they compute.
+they share its processor, on which alone they compute. `workers.py` has what each
+backend needs for it: TensorFlow's strategy, Keras' DataParallel on JAX, PyTorch's
+DistributedDataParallel.
 
-On a cluster, start this script on every machine, with the environment variable
-TF_CONFIG:
+On a cluster, start this script once for every worker, each with its place in the list:
 
-    TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]},
-                "task": {"type": "worker", "index": 0}}' \\
-        python examples/train_distributed.py --output runs/cluster
+    python examples/train_distributed.py --backend jax --output runs/cluster \\
+        --cluster 10.0.0.1:2222 10.0.0.2:2222 --index 0
 
-`cluster` lists the address and a free port of every worker, and is the same for all of
-them; `index` is the place of this machine in the list. Each reads all of the data and
-takes its share of every batch. Worker 0 writes the history, the model and, after each
-epoch, a backup; the others need no folder.
+With Slurm, `srun` starts all of them. The first node's name and a free port are enough
+for JAX and PyTorch; TensorFlow wants the true address of each:
 
-When a worker is lost, the others end with an error. Start all of them again, as
-schedulers of clusters do by themselves and as this script does on one machine: they
-resume after the last full epoch, with the same batches, and nothing is lost.
+    hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed 's/$/:2222/')
+    srun bash -c "python examples/train_distributed.py --output runs/cluster \\
+        --cluster ${hosts//$'\\n'/ } --index \\$SLURM_PROCID"
+
+On Kubernetes, an Indexed Job with a headless Service called `workers` gives every pod
+the variable JOB_COMPLETION_INDEX and the name JOB-INDEX.workers:
+
+    python examples/train_distributed.py --output /shared/run \\
+        --cluster train-0.workers:2222 train-1.workers:2222 \\
+        --index $JOB_COMPLETION_INDEX
+
+Each worker reads all of the data and takes its share of every batch. Worker 0 writes
+the history, the model and, after each epoch, a backup; the others need no folder.
+
+When a worker is lost, the others end with an error, or wait. Stop them and start all
+again (`srun --kill-on-bad-exit`, or a Job's restart policy, do; this script does on one
+machine): they resume after the last full epoch, with the same batches, and nothing is
+lost.
 """
 
 import argparse
-import json
-import math
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from pathlib import Path
+
+# Before Keras is imported, which is when it is decided.
+if "--backend" in sys.argv[:-1]:
+    os.environ["KERAS_BACKEND"] = sys.argv[sys.argv.index("--backend") + 1]
 
 import runs  # before what imports TensorFlow
 
@@ -42,12 +58,11 @@ import runs  # before what imports TensorFlow
 import fitting
 import keras
 import numpy as np
-import tensorflow as tf
+from workers import BACKENDS
 
 from keras_nanode import datasets, layers
 
 SEED = 0
-TRAINING_IMAGES = 1437
 # How often all workers on this machine start anew if one is killed.
 RESTARTS = 3
 COLUMNS = {
@@ -66,11 +81,19 @@ ADVICE = "A smaller --learning-rate makes it more stable."
 def main() -> None:
     parser = argument_parser()
     options = parser.parse_args()
-    if "TF_CONFIG" in os.environ:
-        count = len(json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"])
-        train(block_of(count), options)
+    if (options.index is None) != (options.cluster is None):
+        parser.error("--cluster and --index go together: who all are, and who this is")
+    counts = [len(options.cluster)] if options.cluster else options.workers
+    for count in counts:
+        if options.batch_size % count:
+            parser.error(
+                f"{count} workers need a batch that they can divide. "
+                f"Received: --batch-size {options.batch_size}"
+            )
+    if options.cluster:
+        train(block_of(counts[0]), options)
         return
-    options.block = [block_of(count) for count in dict.fromkeys(options.workers)]
+    options.block = [block_of(count) for count in dict.fromkeys(counts)]
     runs.run(train, report, parser, options, start_workers)
 
 
@@ -80,12 +103,20 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
+        "--backend",
+        choices=BACKENDS,
+        default=keras.backend.backend(),
+        help="default: Keras' own",
+    )
+    add(
         "--workers",
         nargs="+",
         type=runs.count_from(1),
         default=[1, 2],
         help="how many processes, one number after the other; default: 1 2",
     )
+    add("--cluster", nargs="+", help="host:port of every worker, where each is started")
+    add("--index", type=runs.count_from(0), help="which of --cluster this one is")
     count = runs.count_from(1)
     add("--epochs", type=count, default=5, help="default: 5")
     add("--batch-size", type=count, default=64, help="of all workers; default: 64")
@@ -117,13 +148,13 @@ def run_workers(
 ) -> int | None:
     """Runs the workers to their end, or until one was killed, and returns which."""
     addresses, workers = [f"127.0.0.1:{port}" for port in free_ports(count)], []
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # one GPU cannot be that of two workers
     for index in range(count):
-        task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        # One GPU cannot be that of two workers.
-        os.environ |= {"TF_CONFIG": config, "CUDA_VISIBLE_DEVICES": "-1"}
+        own = argparse.Namespace(
+            **vars(options) | {"cluster": addresses, "index": index}
+        )
         process = multiprocessing.get_context("spawn").Process(
-            target=runs.train_as_child, args=(block, options, train)
+            target=runs.train_as_child, args=(block, own, train)
         )
         process.start()
         print(f"worker {index} is process {process.pid}")
@@ -157,24 +188,27 @@ def free_ports(count: int) -> list[int]:
 
 def train(block: str, options: argparse.Namespace) -> None:
     keras.utils.set_random_seed(SEED)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    with strategy.scope():
+    kind = BACKENDS[options.backend]
+    workers = kind(options.index, options.cluster, options.batch_size)
+    with workers.scope():
         model = build(options)
-    is_chief = strategy.cluster_resolver.task_id == 0
     callbacks: list[keras.callbacks.Callback] = []
-    if is_chief:
+    values = fitting.values(model)
+    if options.index == 0:
         folder = runs.make_folder(block, options)
         history = fitting.History(folder / "history.csv")
         backup = fitting.Backup(folder / "backup.npz")
-        backup.restore(model)
+        values = backup.values(model)
         callbacks = [history, backup, fitting.Outlook()]
-    fit(model, strategy, options, callbacks, is_chief)
-    if is_chief:
+    # Not by worker 0 before: all give a variable that they share its value at once.
+    workers.share(model, values)
+    workers.fit(model, options.epochs, callbacks)
+    if options.index == 0:
         finish(model, folder, history.seconds, options)
 
 
 def build(options: argparse.Namespace) -> keras.Model:
-    """The model: to be made within the scope of the strategy, as its optimizer is."""
+    """The model: to be made within the scope of the workers, as its optimizer is."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -193,81 +227,13 @@ def build(options: argparse.Namespace) -> keras.Model:
     return model
 
 
-def fit(
-    model: keras.Model,
-    strategy: tf.distribute.Strategy,
-    options: argparse.Namespace,
-    callbacks: list[keras.callbacks.Callback],
-    is_chief: bool,
-) -> None:
-    """What `model.fit` does, which in Keras 3 cannot run under this strategy."""
-    steps = TRAINING_IMAGES // options.batch_size
-    calls = keras.callbacks.CallbackList(
-        callbacks,
-        add_progbar=is_chief,
-        model=model,
-        verbose=2,
-        epochs=options.epochs,
-        steps=steps,
-    )
-
-    @tf.function
-    def step(batch):
-        strategy.run(model.train_step, args=(batch,))
-
-    share(model, strategy)  # what worker 0 has from its last backup
-    calls.on_train_begin()
-    done = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
-    for epoch in range(done, options.epochs):
-        model.reset_metrics()
-        calls.on_epoch_begin(epoch)
-        for index, batch in enumerate(batches(epoch, strategy, options)):
-            step(batch)
-            calls.on_train_batch_end(index)
-        logs = {name: float(x) for name, x in model.get_metrics_result().items()}
-        calls.on_epoch_end(epoch, logs)
-        if not math.isfinite(logs["loss"]):
-            break
-    calls.on_train_end()
-
-
-def share(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Gives every worker the weights of worker 0: a sum of them and zeros."""
-
-    def from_first(values):
-        context = tf.distribute.get_replica_context()
-        is_first = context.replica_id_in_sync_group == 0
-        mine = [tf.where(is_first, value, tf.zeros_like(value)) for value in values]
-        # One by one, for a sum of many has to be of one dtype.
-        return [context.all_reduce("SUM", value) for value in mine]
-
-    variables = fitting.variables(model)
-    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    shared = tf.function(lambda: strategy.run(from_first, args=(values,)))
-    for variable, value in zip(variables, shared(), strict=True):
-        variable.assign(strategy.experimental_local_results(value)[0])
-
-
-def batches(
-    epoch: int, strategy: tf.distribute.Strategy, options: argparse.Namespace
-) -> tf.distribute.DistributedDataset:
-    """The worker's share of each full batch: in an order that the epoch alone decides,
-    so that it is the same for all workers, and after a new start."""
-    data = datasets.digits(options.batch_size)
-    full = data.train_from(epoch).take(TRAINING_IMAGES // options.batch_size)
-    sharding = tf.data.Options()
-    by_image = tf.data.experimental.AutoShardPolicy.DATA
-    sharding.experimental_distribute.auto_shard_policy = by_image
-    return strategy.experimental_distribute_dataset(full.with_options(sharding))
-
-
 def finish(
     model: keras.Model, folder: Path, seconds: list[float], options: argparse.Namespace
 ) -> None:
     """Writes the folder of worker 0, `results.json` last."""
     file = folder / "model.keras"
     model.save(file)
-    # Without the strategy, and so without the other workers.
+    # Without the other workers.
     alone = keras.models.load_model(file)
     test = datasets.digits(options.batch_size).test
     scores = alone.evaluate(test, return_dict=True, verbose=0)
