@@ -23,7 +23,7 @@ so that it ends with the same weights. It does not train again what was finished
 import argparse
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import runs  # before what imports TensorFlow
 
@@ -44,8 +44,7 @@ class Recipe(NamedTuple):
     """What suits a dataset; an option of the same name has precedence.
 
     Attributes:
-        horizon: The flow runs over (0, horizon).
-        stages, stem_strides, normalization, start: As in `models.classifier`.
+        stages, stem_strides, normalization: As in `models.classifier`.
         weight_decay: Of AdamW, for all but normalizations and biases.
         warmup_epochs: The rate rises from 0 before it falls with a cosine.
         augment: Whether images are shifted, and those of CIFAR mirrored.
@@ -57,18 +56,16 @@ class Recipe(NamedTuple):
     batch_size: int
     learning_rate: float
     mixed_precision: bool = False
-    horizon: float = 1.0
     stages: int = 1
     stem_strides: int = 2
     normalization: str | None = None
-    start: str = "constant"
     weight_decay: float = 0.0
     warmup_epochs: int = 0
     augment: bool = True
 
 
 QUICK = {
-    "digits": Recipe(3, 32, 15, 32, 1e-2, augment=False),
+    "digits": Recipe(3, 32, 15, 32, 1e-2, normalization="group", augment=False),
     "mnist": Recipe(10, 64, 10, 128, 1e-3),
     "cifar10": Recipe(10, 256, 30, 128, 1e-3),
     "cifar100": Recipe(10, 256, 30, 128, 1e-3),
@@ -81,11 +78,9 @@ CIFAR = Recipe(
     batch_size=128,
     learning_rate=1e-3,
     mixed_precision=True,
-    horizon=10.0,
     stages=3,
     stem_strides=1,
     normalization="group",
-    start="independent",
     weight_decay=0.05,
     warmup_epochs=5,
 )
@@ -196,7 +191,7 @@ def argument_parser() -> argparse.ArgumentParser:
         choices=RECIPES,
         default="quick",
         help="full: for one GPU, CIFAR in 200 epochs: three stages, normalization, "
-        "flows over (0, 10), AdamW with warm-up, mixed precision; default: quick",
+        "AdamW with warm-up, mixed precision; default: quick",
     )
     runs.add_counts(parser, ("filters", "epochs", "batch_size"), QUICK)
     add(
@@ -306,8 +301,6 @@ def network_of(
         normalization=options.normalization,
         solver=options.solver,
         adjoint=options.adjoint,
-        start=options.start,
-        t_span=(0.0, options.horizon),
     )
 
 
@@ -315,8 +308,8 @@ def basis_of(block: str, options: argparse.Namespace) -> bases.Basis | None:
     """The basis of weights that depend on time; its first argument is its order."""
     if block not in bases.ALL:
         return None
-    domain = (0.0, options.horizon)
-    return type(bases.get(block))(options.order, domain=domain)  # type: ignore[call-arg]
+    kind: Any = type(bases.get(block))
+    return kind(options.order)
 
 
 def as_large_as(

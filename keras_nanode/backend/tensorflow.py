@@ -22,8 +22,7 @@ def vjp(f, *primals):
             unconnected_gradients="zero",
         )
         # A gather's gradient comes as IndexedSlices.
-        gradients = [tf.convert_to_tensor(g) for g in gradients]
-        return tree.pack_sequence_as(primals, gradients)
+        return tree.pack_sequence_as(primals, map(tf.convert_to_tensor, gradients))
 
     return outputs, pullback
 
@@ -46,6 +45,7 @@ def custom_vjp(forward, backward, message, *primals):
         def gradient(*flat_cotangents, variables=None):
             if variables:
                 raise ValueError(_CLOSED_OVER.format([v.name for v in variables]))
+            flat_cotangents = [tf.convert_to_tensor(c) for c in flat_cotangents]
             if tf.executing_eagerly():
                 return _once(pull, message, flat_cotangents, flat_primals)
             return [

@@ -26,7 +26,7 @@ def basis_of(
     """
     default = defaults.get(checks.one_of("block", block, blocks))
     if basis is None:
-        return default and _on(default, t_span)
+        return default and stretched(default, t_span)
     if default is None:
         raise ValueError(
             f"The weights of block={block!r} do not depend on time, so that it takes "
@@ -43,6 +43,6 @@ def basis_of(
     return basis
 
 
-def _on(basis: bases.Basis, t_span: tuple[float, float]) -> bases.Basis:
+def stretched(basis: bases.Basis, t_span: tuple[float, float]) -> bases.Basis:
     """The same basis on the domain of a flow."""
     return type(basis).from_config({**basis.get_config(), "domain": sorted(t_span)})

@@ -1,5 +1,6 @@
 """The image classifier of the paper's section 3.1."""
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -7,7 +8,7 @@ import keras
 from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
 from keras_nanode.layers.ode import check_span
-from keras_nanode.models.choices import basis_of
+from keras_nanode.models.choices import basis_of, stretched
 
 # All whose weights depend on time: three rows of the paper's Table 1, and others.
 _BASES = {name: basis for name, basis in bases.ALL.items() if basis.size > 1}
@@ -29,8 +30,8 @@ def classifier(
     use_bias: bool = False,
     solver: solvers.SolverLike = "euler",
     adjoint: adjoints.AdjointLike = "checkpoint",
-    start: str = "constant",
-    t_span: Sequence[float] = (0.0, 1.0),
+    start: str = "independent",
+    t_span: Sequence[float] | None = None,
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.
 
@@ -47,7 +48,8 @@ def classifier(
             `"uncon_resnet"` are residual networks of `steps` blocks with shared and
             with separate weights.
         basis: The basis of a flow whose weights depend on time; None for the one that
-            `bases.get(block)` gives, with `t_span` as its domain.
+            `bases.get(block)` gives. Its domain becomes the flow's times, unless both
+            it and `t_span` are given.
         steps: Positive integer, the solver's steps, or the depth of a residual network.
         filters: Positive integer, channels of the flow.
         hidden_filters: Positive integer, width of the bottleneck.
@@ -59,10 +61,13 @@ def classifier(
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
         start: As in `layers.TimeVarying`.
-        t_span: As in `layers.ODE`. Over (0, steps) each of Euler's steps has length 1,
-            as a block of a residual network; with as many buckets, `block="bucket"` is
-            that network, and learns as it does. Over (0, 1) the steps refine one flow,
-            and each update of a weight moves the outputs by 1 / steps of that.
+        t_span: As in `layers.ODE`; None for (0, sqrt(steps)). There, and with
+            independent weights, the flow of random weights changes the variance of the
+            state by the same factor whatever the number of steps is (arXiv 2206.06929),
+            and learns what a residual network learns. Over (0, steps) each of Euler's
+            steps has length 1, as a block of a residual network; with as many buckets,
+            `block="bucket"` is that network. Over (0, 1) the steps refine one flow, and
+            each update of a weight moves the outputs by 1 / steps of that.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, channels)` to
@@ -85,7 +90,11 @@ def classifier(
     References:
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
-    found = basis_of(block, basis, BLOCKS, _BASES, check_span(t_span))
+    checks.integer("steps", steps)
+    span = (0.0, math.sqrt(steps)) if t_span is None else check_span(t_span)
+    found = basis_of(block, basis, BLOCKS, _BASES, span)
+    if found is not None and t_span is None:
+        found = stretched(found, span)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
     expected = "(height, width, channels) of the images, without the batch"
     image_shape = checks.integers("input_shape", input_shape, expected, 3)
@@ -93,7 +102,6 @@ def classifier(
         ("classes", classes),
         ("filters", filters),
         ("hidden_filters", hidden_filters),
-        ("steps", steps),
         ("stages", stages),
         ("stem_strides", stem_strides),
     ):
@@ -115,7 +123,7 @@ def classifier(
             dynamics = TimeVarying(pattern, found, start)
         else:
             dynamics = pattern
-        return ODE(dynamics, solver, steps, t_span, adjoint, name=name)
+        return ODE(dynamics, solver, steps, span, adjoint, name=name)
 
     # Whatever Keras' default is, the images are (height, width, channels).
     layout = {"data_format": "channels_last"}
