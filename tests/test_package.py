@@ -44,7 +44,7 @@ ORDER = (
 )
 # Nobody imports these, which import no more than is named here.
 LEAVES = {"callbacks": ("layers",), "datasets": (), "metrics": ()}
-BACKENDS = {"tensorflow", "jax", "torch"}
+BACKENDS = {"tensorflow", "jax", "torch", "openvino"}
 
 
 def part(name):

@@ -52,14 +52,14 @@ import importlib
 
 import keras
 
-_NAMES = ("tensorflow", "jax", "torch")
+_NAMES = ("tensorflow", "jax", "torch", "openvino")
 
 
 def _load(name: str):
     if name not in _NAMES:
         raise ValueError(
-            "keras_nanode needs a Keras backend that can differentiate, one of "
-            f"{_NAMES}. Set the environment variable KERAS_BACKEND to one of these "
+            f"keras_nanode runs on the Keras backends {_NAMES}, of which openvino "
+            "only predicts. Set the environment variable KERAS_BACKEND to one of these "
             f"before importing keras. Received: backend={name!r}"
         )
     return importlib.import_module(f"{__name__}.{name}")
