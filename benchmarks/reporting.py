@@ -12,12 +12,12 @@ from typing import Any
 PACKAGES = ("keras", "tensorflow", "keras_nanode")
 
 
-def environment() -> str:
+def environment(packages: Sequence[str] = PACKAGES, device: str = "CPU only") -> str:
     """The date, the machine and the versions that a result belongs to."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return (
-        f"{datetime.date.today()}, CPU only ({os.cpu_count()} cores, "
+        f"{datetime.date.today()}, {device} ({os.cpu_count()} cores, "
         f"{platform.machine()}, {memory:.0f} GiB), Python "
         f"{platform.python_version()}, {', '.join(versions)}."
     )

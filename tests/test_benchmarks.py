@@ -97,3 +97,15 @@ def test_a_quick_run_checks_every_workload():
     for line in timed:
         errors = [float(e) for e in line.split("errors ")[1].split(", ")]
         assert errors[0] < 1e-4 and not errors[1] > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_the_step_on_an_accelerator_runs_on_a_cpu_too(backend, tmp_path):
+    pytest.importorskip(backend)
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--backend", backend]
+    options = ["--quick", "--output", str(tmp_path)]
+    subprocess.run([*command, *options], check=True)
+    table = (tmp_path / f"gpu-{backend}.md").read_text()
+    assert table.count("keras_nanode  ") == 8
+    assert table.count("residual network") == 2

@@ -13,8 +13,10 @@ from peers.workloads import Workload
 
 
 def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
-    layer = make_layer(workload, variant, coefficients)
+    return training_step(make_layer(workload, variant, coefficients), x)
 
+
+def training_step(layer, x) -> worker.Step:
     def loss(x, weights):
         y, _ = layer.stateless_call(weights, [], x, training=True)
         return jnp.mean(y**2), y

@@ -12,7 +12,10 @@ from peers.workloads import Workload
 
 
 def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
-    layer = make_layer(workload, variant, coefficients)
+    return training_step(make_layer(workload, variant, coefficients), x)
+
+
+def training_step(layer, x) -> worker.Step:
     x = torch.tensor(x, requires_grad=True)
     weights = [v.value for v in layer.trainable_variables]
 

@@ -45,12 +45,12 @@ def custom_vjp(forward, backward, message, *primals):
         def gradient(*flat_cotangents, variables=None):
             if variables:
                 raise ValueError(_CLOSED_OVER.format([v.name for v in variables]))
-            flat_cotangents = [tf.convert_to_tensor(c) for c in flat_cotangents]
+            dense = [tf.convert_to_tensor(c) for c in flat_cotangents]
             if tf.executing_eagerly():
-                return _once(pull, message, flat_cotangents, flat_primals)
+                return _once(pull, message, dense, flat_primals)
             return [
                 tf.raw_ops.PreventGradient(input=g, message=message)
-                for g in pull(*flat_cotangents)
+                for g in pull(*dense)
             ]
 
         return tree.flatten(outputs), gradient
