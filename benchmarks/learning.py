@@ -62,48 +62,41 @@ class Row(NamedTuple):
     normalization: str = "group"
 
 
-ROOT = round(math.sqrt(STEPS), 2)
+# The horizons: that of `models.classifier`, that of a residual network, and 1.
+ROOT, DEPTH = round(math.sqrt(STEPS), 2), STEPS
+PERIOD = round(2 * math.pi, 4)
 RESNET = Row("uncon_resnet")
-BUCKETS = Row("bucket", STEPS, 0.0, STEPS, "independent")
-COSINES = Row("cosine", STEPS, 0.0, STEPS, "independent")
-PAPER = Row("trig", 21, round(2 * math.pi, 4), 1.0, "constant")
+BUCKETS = Row("bucket", STEPS, 0.0, ROOT, "independent")
+COSINES = Row("cosine", STEPS, 0.0, ROOT, "independent")
+TRIG = Row("trig", 21, PERIOD, ROOT, "independent")
+PAPER = TRIG._replace(horizon=1.0, start="constant")
 
-# The groups of the table, the one that tells most first.
+# The groups of the table.
 GROUPS: dict[str, tuple[Row, ...]] = {
     "Equal depth": (
         RESNET,
         BUCKETS,
+        TRIG,
         COSINES,
-        PAPER,
-        BUCKETS._replace(horizon=1.0),
-        COSINES._replace(horizon=1.0),
-        Row("legendre", STEPS, 0.0, STEPS, "independent"),
-        Row("auto", horizon=1.0),
-        Row("auto", horizon=STEPS),
+        Row("legendre", STEPS, 0.0, ROOT, "independent"),
+        Row("auto", horizon=ROOT),
         Row("con_resnet"),
-        Row("trig", 11, 2.0 * STEPS, STEPS, "independent"),
     ),
-    "Half of the parameters and fewer": (
+    "Half of the parameters": (
         BUCKETS._replace(size=5),
         COSINES._replace(size=5),
-        Row("bspline", 5, 0.0, STEPS, "independent"),
-        COSINES._replace(size=3),
+        TRIG._replace(size=5),
     ),
     "Horizon and start": (
-        BUCKETS._replace(horizon=ROOT),
-        PAPER._replace(horizon=ROOT, start="independent"),
-        COSINES._replace(horizon=ROOT),
+        PAPER,
+        BUCKETS._replace(horizon=DEPTH),
+        COSINES._replace(horizon=DEPTH),
+        BUCKETS._replace(horizon=1.0),
+        COSINES._replace(horizon=1.0),
         BUCKETS._replace(start="constant"),
-        COSINES._replace(start="constant"),
     ),
     "Without normalization": tuple(
-        row._replace(normalization="-")
-        for row in (RESNET, BUCKETS, COSINES, PAPER, BUCKETS._replace(horizon=1.0))
-    ),
-    "Other ways to depend on time": (
-        Row("poly", 11, 0.0, 1.0, "constant"),
-        Row("app", horizon=1.0),
-        Row("app", horizon=STEPS),
+        row._replace(normalization="-") for row in (RESNET, BUCKETS, TRIG)
     ),
 }
 
