@@ -73,14 +73,18 @@ def main() -> None:
             for depth in args.depths:
                 if depth <= DEEPEST.get(kind.name, depth):
                     seconds = measured_apart(kind, depth)
-                    best = found.get((kind, depth), seconds)
-                    found[kind, depth] = Seconds(*map(min, best, seconds))
-                    print(*kind, depth, *seconds, flush=True)
+                    print(*kind, depth, seconds or "failed", flush=True)
+                    if seconds:
+                        best = found.get((kind, depth), seconds)
+                        found[kind, depth] = Seconds(*map(min, best, seconds))
     (args.output / "first_step.md").write_text(report(found, args.depths))
 
 
-def measured_apart(kind: Kind, depth: int) -> Seconds:
+def measured_apart(kind: Kind, depth: int) -> Seconds | None:
+    """None where the backend or the peer is not installed."""
     interpreter = python("diffrax") if kind.name == "diffrax" else sys.executable
+    if not Path(interpreter).exists():
+        return None
     settings = {"KERAS_BACKEND": kind.backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.run(
         [interpreter, __file__, "--one", json.dumps([*kind, depth])],
@@ -88,8 +92,9 @@ def measured_apart(kind: Kind, depth: int) -> Seconds:
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
-        check=True,
     )
+    if process.returncode:
+        return None
     return Seconds(*json.loads(process.stdout.splitlines()[-1]))
 
 
@@ -172,7 +177,7 @@ def report(found: dict[tuple[Kind, int], Seconds], depths) -> str:
     ]
     text = (
         f"Seconds of the first training step, which traces and compiles, and "
-        f"milliseconds of a later one, for {' , '.join(map(str, depths))} steps of "
+        f"milliseconds of a later one, for {', '.join(map(str, depths))} steps of "
         f"Euler's method or blocks, {CHANNELS} channels, batches of {BATCH}. By "
         "`train_on_batch` with Adam; of diffrax loss and gradient alone, by `jax.jit`."
     )

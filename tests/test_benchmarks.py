@@ -109,3 +109,26 @@ def test_the_step_on_an_accelerator_runs_on_a_cpu_too(backend, tmp_path):
     table = (tmp_path / f"gpu-{backend}.md").read_text()
     assert table.count("keras_nanode  ") == 8
     assert table.count("residual network") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "lines"),
+    [
+        ("initialization", ["--depths", "2"], 8),
+        ("serving", ["--repeats", "1", "--filters", "8"], 9),
+        ("first_step", ["--depths", "2", "--rounds", "1"], 8),
+    ],
+)
+def test_a_benchmark_runs_at_a_size_that_takes_no_time(
+    script, options, lines, tmp_path
+):
+    command = [sys.executable, str(FOLDER / f"{script}.py")]
+    subprocess.run([*command, *options, "--output", str(tmp_path)], check=True)
+    (_, _, *rows) = [
+        line
+        for line in (tmp_path / f"{script}.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    assert len(rows) == lines
+    assert any(character.isdigit() for character in rows[0])
