@@ -143,3 +143,26 @@ def test_a_solve_within_a_solve_keeps_its_own_gradient():
     ode(X)
     assert set(graphs(inner)) == {None}
     assert [g for g in graphs(inner.dynamics) if g]
+
+
+def test_no_more_forms_are_recorded_than_pay():
+    from keras_nanode.backend import _recording
+
+    dynamics = keras.layers.Dense(3)
+    ode = layers.ODE(dynamics, "euler", steps=1)
+    for length in range(_recording.MOST + 3):
+        assert ode(np.ones((length + 1, 3), "float32")).shape[0] == length + 1
+    assert len(graphs(dynamics)) == _recording.MOST
+
+
+def test_inference_mode_is_recorded_too():
+    import torch
+
+    dynamics = keras.layers.Dense(8)
+    ode = layers.ODE(dynamics, "euler", steps=2)
+    ode.build(X.shape)
+    with torch.inference_mode():
+        y = numbers(ode(X))
+    assert [g for g in graphs(dynamics) if g]
+    np.testing.assert_allclose(y, numbers(ode(X)), atol=1e-6)
+    solved(ode)

@@ -13,6 +13,9 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_nanode import tree
 
+# Forms of arguments that are recorded for a layer. Where each batch has another, as
+# sentences have, recording would cost more than it saves.
+MOST = 32
 # For each layer what its calls depended on, and its graphs.
 _RECORDED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -36,9 +39,9 @@ def recorded(layer, f, vjp):
             return f(*inputs)
         leaves = tree.flatten(inputs)
         key = tuple(map(_form, leaves))
-        if key not in graphs:
+        if key not in graphs and len(graphs) < MOST:
             graphs[key] = _graph(f, inputs, vjp)
-        graph = graphs[key]
+        graph = graphs.get(key)
         if graph is None:
             return f(*inputs)
         return tree.pack_sequence_as(inputs[1], graph(*leaves))
@@ -89,23 +92,24 @@ def _graph(f, inputs, vjp):
     def flat(*leaves):
         return tuple(tree.flatten(f(*tree.pack_sequence_as(inputs, leaves))))
 
-    examples = [_example(x) for x in tree.flatten(inputs)]
     try:
-        with torch.no_grad():
-            graph = make_fx(flat, tracing_mode="fake")(*examples)
+        with torch.inference_mode(False):
+            examples = [_example(x) for x in tree.flatten(inputs)]
+            with torch.no_grad():
+                graph = make_fx(flat, tracing_mode="fake")(*examples)
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            pairs = zip(
+                *(_with_gradients(g, examples, vjp) for g in (flat, graph)), strict=True
+            )
+            return graph.forward if all(_are_near(x, y) for x, y in pairs) else None
     except Exception:  # of many kinds, for all that cannot be recorded
         return None
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    pairs = zip(
-        *(_with_gradients(g, examples, vjp) for g in (flat, graph)), strict=True
-    )
-    return graph.forward if all(_are_near(x, y) for x, y in pairs) else None
 
 
 def _example(x):
     """Numbers of no meaning in the form of x."""
-    numbers = torch.arange(1, x.numel() + 1, dtype=torch.float64).sin()
+    numbers = torch.arange(1, x.numel() + 1, device=x.device).sin()
     return torch.empty_like(x).copy_(numbers.reshape(x.shape))
 
 
