@@ -84,8 +84,8 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "`MirroredStrategy`": (
         "test_distribution.py::test_two_replicas_of_a_mirrored_strategy",
     ),
-    "several workers, `MultiWorkerMirroredStrategy`": (
-        "test_distribution.py::test_two_workers_of_a_multi_worker_strategy",
+    "several processes or machines": (
+        "test_example_distributed.py::test_two_workers_learn_what_one_learns",
     ),
     "`keras.distribution.DataParallel`": (
         "test_distribution.py::test_data_parallel_over_two_devices",

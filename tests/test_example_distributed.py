@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -18,35 +17,24 @@ from keras_nanode import layers
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_distributed.py"
 EPOCHS = 4
 
-# Of those that are installed.
-BACKENDS = [name for name in ("tensorflow", "jax", "torch") if find_spec(name)]
+BACKEND = keras.backend.backend()
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="runs on each backend itself"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
-def command(output: Path, backend: str, *args) -> list[str]:
-    options = ["--backend", backend, "--epochs", EPOCHS, "--output", output, *args]
+def command(output: Path, *args) -> list[str]:
+    options = ["--backend", BACKEND, "--epochs", EPOCHS, "--output", output, *args]
     return [sys.executable, str(SCRIPT), *map(str, options)]
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def backend(request) -> str:
-    return request.param
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
 
 
 @pytest.fixture(scope="module")
-def folder(backend, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp(backend)
-
-
-@pytest.fixture(scope="module")
-def finished(folder: Path, backend: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, backend), capture_output=True, text=True)
+def finished(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder), capture_output=True, text=True)
 
 
 def history(folder: Path) -> np.ndarray:
@@ -82,10 +70,10 @@ def test_the_table_has_a_row_for_each_number_of_workers(finished):
     assert float(one.split("%")[0].split()[-1]) > 90
 
 
-def test_nothing_is_lost_when_a_worker_is_killed(finished, folder, backend, tmp_path):
+def test_nothing_is_lost_when_a_worker_is_killed(finished, folder, tmp_path):
     """Its training ends with the weights and the history of one that ran through."""
     with subprocess.Popen(
-        command(tmp_path, backend, "--workers", 2),
+        command(tmp_path, "--workers", 2),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,9 +94,7 @@ def test_nothing_is_lost_when_a_worker_is_killed(finished, folder, backend, tmp_
 
 def test_what_cannot_be_done_is_refused(tmp_path):
     def refused(*args) -> str:
-        run = subprocess.run(
-            command(tmp_path, "tensorflow", *args), capture_output=True, text=True
-        )
+        run = subprocess.run(command(tmp_path, *args), capture_output=True, text=True)
         assert run.returncode == 2
         return run.stderr
 
