@@ -81,7 +81,8 @@ def main() -> None:
         f"mean over {len(SEEDS)} seeds. Constant weights are the same at every step, "
         "independent ones a draw for each. The sum of n independent changes of size "
         "1/sqrt(n) has the same variance for every n, which is why the classifier's "
-        "flows end at sqrt(n) (Marion et al. 2022, arXiv 2206.06929)."
+        "flows end at the root of the number of independent sets of weights (Marion "
+        "et al. 2022, arXiv 2206.06929)."
     )
     parts = ["# Before training", environment(), text, table(args.depths)]
     (args.output / "initialization.md").write_text("\n\n".join(parts) + "\n")

@@ -190,24 +190,36 @@ def test_a_default_basis_covers_the_flow():
         assert model.get_layer("flow_0").t_span == (0, 10)
 
 
-def test_by_default_a_flow_ends_at_the_root_of_its_steps():
-    model = models.classifier((8, 8, 1), 3, "bucket", bases.Bucket(5), **SIZES)
+@pytest.mark.parametrize(
+    ("block", "basis", "start", "end"),
+    [
+        ("bucket", bases.Bucket(5), "independent", 5**0.5),
+        ("trig", None, "independent", 10**0.5),
+        ("trig", None, "constant", 1),
+        ("auto", None, "independent", 1),
+    ],
+)
+def test_by_default_a_flow_ends_at_the_root_of_its_independent_weights(
+    block, basis, start, end
+):
+    model = models.classifier((8, 8, 1), 3, block, basis, start=start, **SIZES)
     flow = model.get_layer("flow_0")
-    assert flow.t_span == (0, 10**0.5)
-    assert flow.dynamics.basis == bases.Bucket(5, domain=(0, 10**0.5))
-    assert flow.dynamics.start == "independent"
+    assert flow.t_span == (0, end)
+    if block != "auto":
+        assert flow.dynamics.basis.domain == (0, end)
+        assert type(flow.dynamics.basis) is type(bases.get(basis or block))
 
 
 @pytest.mark.parametrize("steps", [10, 40, 100])
 def test_a_deep_flow_starts_with_the_variance_of_its_input(steps):
     """However many steps: Marion et al., arXiv 2206.06929."""
-    for block in ("bucket", "cosine", "trig"):
+    for block in ("bucket", "cosine", "trig", "auto"):
         model = models.classifier(
-            *((8, 8, 4), 3, block, bases.get(block), steps),
+            *((8, 8, 4), 3, block, None, steps),
             filters=32,
             hidden_filters=8,
             normalization="group",
         )
         flow, x = model.get_layer("flow_0"), random((8, 8, 8, 32))
         ratio = numbers(flow(x)).var() / numbers(x).var()
-        assert 1 / 4 < ratio < 4, block
+        assert 1 / 2 < ratio < 2, block

@@ -61,13 +61,15 @@ def classifier(
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
         start: As in `layers.TimeVarying`.
-        t_span: As in `layers.ODE`; None for (0, sqrt(steps)). There, and with
-            independent weights, the flow of random weights changes the variance of the
-            state by the same factor whatever the number of steps is (arXiv 2206.06929),
-            and learns what a residual network learns. Over (0, steps) each of Euler's
-            steps has length 1, as a block of a residual network; with as many buckets,
-            `block="bucket"` is that network. Over (0, 1) the steps refine one flow, and
-            each update of a weight moves the outputs by 1 / steps of that.
+        t_span: As in `layers.ODE`; None for (0, sqrt(m)), where m is the number of
+            independent sets of weights that the flow passes: `steps`, or the size of
+            the basis if that is smaller, and 1 if weights are constant in time or
+            start so. Then random weights change the variance of the state by the same
+            factor, whatever the depth is (arXiv 2206.06929), and the flow learns what
+            a residual network learns. Over (0, steps) each of Euler's steps has length
+            1, as a block of a residual network; with as many buckets, `block="bucket"`
+            is that network. Over (0, 1) the steps refine one flow, and each update of a
+            weight moves the outputs by 1 / steps of that.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, channels)` to
@@ -91,9 +93,11 @@ def classifier(
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
     checks.integer("steps", steps)
-    span = (0.0, math.sqrt(steps)) if t_span is None else check_span(t_span)
+    span = (0.0, 1.0) if t_span is None else check_span(t_span)
     found = basis_of(block, basis, BLOCKS, _BASES, span)
     if found is not None and t_span is None:
+        sets = min(found.size, steps) if start == "independent" else 1
+        span = (0.0, math.sqrt(sets))
         found = stretched(found, span)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
     expected = "(height, width, channels) of the images, without the batch"
