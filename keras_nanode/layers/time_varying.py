@@ -26,6 +26,10 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     alpha, with the regularizer and the constraint of w applied to each alpha_k. Used
     as the dynamics of an `ODE`, or alone with a time.
 
+    Adam moves every coefficient by about the learning rate, and so w(t) by up to the
+    rate times sum_k |z_k(t)|: once for buckets, more for functions that all act at
+    every time, which want a lower rate the more they are.
+
     Args:
         layer: The Keras layer, or whole model, whose weights shall vary. It is the
             pattern: its own weights say where the coefficients start, and are no part
