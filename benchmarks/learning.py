@@ -78,9 +78,9 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         BUCKETS,
         TRIG,
         COSINES,
-        Row("legendre", STEPS, 0.0, ROOT, "independent"),
-        Row("auto", horizon=ROOT),
+        Row("auto", horizon=1.0),
         Row("con_resnet"),
+        Row("legendre", STEPS, 0.0, ROOT, "independent"),
     ),
     "Half of the parameters": (
         BUCKETS._replace(size=5),
