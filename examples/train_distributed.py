@@ -58,7 +58,7 @@ import runs  # before what imports TensorFlow
 import fitting
 import keras
 import numpy as np
-from workers import BACKENDS
+from workers import BACKENDS, TRAINING_IMAGES
 
 from keras_nanode import datasets, layers
 
@@ -83,6 +83,11 @@ def main() -> None:
     options = parser.parse_args()
     if (options.index is None) != (options.cluster is None):
         parser.error("--cluster and --index go together: who all are, and who this is")
+    if options.batch_size > TRAINING_IMAGES:
+        parser.error(
+            f"a batch has at most the {TRAINING_IMAGES} images that there are. "
+            f"Received: --batch-size {options.batch_size}"
+        )
     counts = [len(options.cluster)] if options.cluster else options.workers
     for count in counts:
         if options.batch_size % count:

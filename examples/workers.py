@@ -1,7 +1,6 @@
 """Workers that share every batch and keep the same weights, on each of the backends.
 
-`Workers` says what a backend has to offer, and has the loop that `fit` is where Keras
-has none for several workers. A user's own training needs one of the classes below.
+A user's own training needs one of the last three classes, and what it inherits.
 """
 
 import abc
@@ -50,13 +49,31 @@ class Workers(abc.ABC):
         """Gives the variables of every worker the values that worker 0 has."""
 
     @abc.abstractmethod
-    def prepare(self, model: keras.Model) -> Any:
-        """`step(batch)`, which updates the model by a share of a batch."""
-
-    @abc.abstractmethod
     def batches(self, epoch: int) -> Iterable[Any]:
         """The worker's share of each full batch: in an order that the epoch alone
         decides, so that it is the same for all workers, and after a new start."""
+
+    @abc.abstractmethod
+    def fit(
+        self,
+        model: keras.Model,
+        epochs: int,
+        callbacks: list[keras.callbacks.Callback],
+    ) -> None:
+        """As `model.fit`, from the epoch on that the model has reached."""
+
+    def done(self, model: keras.Model) -> int:
+        """How many epochs the model has been trained for."""
+        updates = keras.ops.convert_to_numpy(model.optimizer.iterations)
+        return int(updates) // self.steps
+
+
+class _Looping(Workers):
+    """Where Keras has no `fit` for several workers."""
+
+    @abc.abstractmethod
+    def prepare(self, model: keras.Model) -> Any:
+        """`step(batch)`, which updates the model by a share of a batch."""
 
     def totals(self, model: keras.Model) -> dict[str, float]:
         """The metrics over all workers' shares."""
@@ -68,7 +85,6 @@ class Workers(abc.ABC):
         epochs: int,
         callbacks: list[keras.callbacks.Callback],
     ) -> None:
-        """What `model.fit` does."""
         calls = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=self.index == 0,
@@ -91,13 +107,8 @@ class Workers(abc.ABC):
                 break
         calls.on_train_end()
 
-    def done(self, model: keras.Model) -> int:
-        """How many epochs the model has been trained for."""
-        updates = keras.ops.convert_to_numpy(model.optimizer.iterations)
-        return int(updates) // self.steps
 
-
-class TensorFlowWorkers(Workers):
+class TensorFlowWorkers(_Looping):
     """`MultiWorkerMirroredStrategy`, under which Keras 3 cannot `fit`."""
 
     def join(self, addresses):
@@ -195,11 +206,8 @@ class JaxWorkers(_ByIndex):
                 verbose=0 if self.index else 2,
             )
 
-    def prepare(self, model):
-        raise NotImplementedError("`fit` is Keras' own")
 
-
-class TorchWorkers(_ByIndex):
+class TorchWorkers(_ByIndex, _Looping):
     """`DistributedDataParallel` around the Keras model, which is a torch module."""
 
     def join(self, addresses):

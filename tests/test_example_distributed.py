@@ -102,3 +102,4 @@ def test_what_cannot_be_done_is_refused(tmp_path):
     uneven = refused("--workers", 3)
     assert "3 workers need a batch that they can divide" in uneven
     assert "Received: --batch-size 64" in uneven
+    assert "Received: --batch-size 2000" in refused("--batch-size", 2000)
