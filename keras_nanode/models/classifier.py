@@ -31,7 +31,7 @@ def classifier(
     solver: solvers.SolverLike = "euler",
     adjoint: adjoints.AdjointLike = "checkpoint",
     start: str = "independent",
-    t_span: Sequence[float] | None = None,
+    t_span: str | Sequence[float] = "auto",
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.
 
@@ -61,7 +61,7 @@ def classifier(
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
         start: As in `layers.TimeVarying`.
-        t_span: As in `layers.ODE`; None for (0, sqrt(m)), where m is the number of
+        t_span: As in `layers.ODE`; `"auto"` for (0, sqrt(m)), where m is the number of
             independent sets of weights that the flow passes: `steps`, or the size of
             the basis if that is smaller, and 1 if weights are constant in time or
             start so. Then random weights change the variance of the state by the same
@@ -93,9 +93,10 @@ def classifier(
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
     checks.integer("steps", steps)
-    span = (0.0, 1.0) if t_span is None else check_span(t_span)
+    automatic = isinstance(t_span, str) and t_span == "auto"
+    span = (0.0, 1.0) if automatic else check_span(t_span)
     found = basis_of(block, basis, BLOCKS, _BASES, span)
-    if found is not None and t_span is None:
+    if found is not None and automatic:
         sets = min(found.size, steps) if start == "independent" else 1
         span = (0.0, math.sqrt(sets))
         found = stretched(found, span)
