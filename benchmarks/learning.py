@@ -288,7 +288,7 @@ def report(results: Results, recipe: tuple[int, int]) -> str:
         f"better than its neighbours in ({rates}). Accuracy is that on 10,000 other "
         "images: the mean over the seeds ± the distance of the farthest. Training "
         "accuracy is the mean over the last epoch. T is where the flow ends, K the "
-        "number of basis functions."
+        "number of basis functions. A row with fewer seeds is not finished."
     )
     parts = ["# Learning", environment(), text]
     for name, rows in GROUPS.items():
