@@ -64,15 +64,17 @@ class Cost(NamedTuple):
     kernels: int | None
 
 
-def cases(backend: str, depths: list[int]) -> Iterator[Case]:
+def cases(backend: str, quick: bool) -> Iterator[Case]:
     """In the order in which they are measured."""
+    depths = [2] if quick else [10, 100, 1000]
+    dtypes = ["float32"] if quick else ["float32", "mixed_bfloat16"]
     ours = [("keras_nanode", adjoint) for adjoint in ADJOINTS]
     others = [(RESNET, "-")]
     if importlib.util.find_spec(PEERS[backend]):
         others += [(PEERS[backend], variant) for variant in PEER_VARIANTS[backend]]
     yield Case("keras_nanode", "checkpoint", 100, smallest=True)
     for steps in depths:
-        for dtype in ("float32", "mixed_bfloat16"):
+        for dtype in dtypes:
             for who, variant in [*ours, *others]:
                 # Peers have no policy of their own.
                 if who in PEERS.values() and dtype != "float32":
@@ -90,8 +92,7 @@ def main() -> None:
         return
     until = time.monotonic() + 60 * args.minutes
     found: dict[Case, Cost | str] = {}
-    depths = [2] if args.quick else [10, 100, 1000]
-    for case in cases(args.backend, depths):
+    for case in cases(args.backend, args.quick):
         left = until - time.monotonic()
         found[case] = (
             measured_apart(args, case, left) if left > 0 else "no time was left"
