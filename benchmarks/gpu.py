@@ -17,6 +17,7 @@ Writes `gpu-BACKEND.md`.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -179,7 +180,7 @@ def measure(backend: str, case: Case, quick: bool) -> Cost:
 
 def make_step(backend: str, case: Case, quick: bool) -> Callable[[], object]:
     size = SMALLEST if case.smallest else QUICK if quick else FULL
-    workload = size.__class__(**{**vars(size), "steps": case.steps})
+    workload = dataclasses.replace(size, steps=case.steps)
     if backend == "torch":
         import torch
 

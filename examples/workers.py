@@ -79,12 +79,7 @@ class _Looping(Workers):
         """The metrics over all workers' shares."""
         return {name: float(x) for name, x in model.get_metrics_result().items()}
 
-    def fit(
-        self,
-        model: keras.Model,
-        epochs: int,
-        callbacks: list[keras.callbacks.Callback],
-    ) -> None:
+    def fit(self, model, epochs, callbacks):
         calls = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=self.index == 0,

@@ -190,8 +190,11 @@ def test_the_full_recipe_warms_up_and_spares_norms_from_decay(example):
 
 def test_the_wide_block_has_as_many_weights_as_the_one_that_varies(example):
     data = example.datasets.digits()
-    for order, filters in ((2, 16), (3, 32), (10, 64)):
+    plain, normalized = ((1, 8), (3, 32), (10, 64)), ((2, 16), (3, 32), (10, 64))
+    cases = [(None, *sizes) for sizes in plain]
+    for norm, order, filters in cases + [("group", *sizes) for sizes in normalized]:
         options = options_of(example, "--order", order, "--filters", filters)
+        options.normalization = norm
         trig = example.network_of("trig", filters // 4, options, data)
         wide = example.as_large_as(trig, options, data)
         assert wide.count_params() == pytest.approx(trig.count_params(), rel=0.05)
