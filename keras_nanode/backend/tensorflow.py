@@ -21,7 +21,6 @@ def vjp(f, *primals):
             output_gradients=tree.flatten(cotangents),
             unconnected_gradients="zero",
         )
-        # A gather's gradient comes as IndexedSlices.
         return tree.pack_sequence_as(primals, map(tf.convert_to_tensor, gradients))
 
     return outputs, pullback
@@ -42,10 +41,11 @@ def custom_vjp(forward, backward, message, *primals):
             cotangents = tree.pack_sequence_as(shape, flat_cotangents)
             return tree.flatten(backward(find(), cotangents))
 
-        def gradient(*flat_cotangents, variables=None):
+        def gradient(*cotangents, variables=None):
             if variables:
                 raise ValueError(_CLOSED_OVER.format([v.name for v in variables]))
-            dense = [tf.convert_to_tensor(c) for c in flat_cotangents]
+            # A count's is None in a loop; a gather's gradient may be IndexedSlices.
+            dense = [c if c is None else tf.convert_to_tensor(c) for c in cotangents]
             if tf.executing_eagerly():
                 return _once(pull, message, dense, flat_primals)
             return [
