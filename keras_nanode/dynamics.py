@@ -12,7 +12,7 @@ from keras import ops
 from keras_nanode import backend, checks, tree
 from keras_nanode.bases import Basis
 from keras_nanode.stateless import LayerFunction, PlainFunction, value_of
-from keras_nanode.structures import Structure
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 _TIME = ("t", "time")

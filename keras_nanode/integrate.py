@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_nanode import adjoints, backend, checks, tree
 from keras_nanode.stepping import Adaptive, Problem, Status, stepping_of
-from keras_nanode.structures import Structure
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
 
 

@@ -14,7 +14,7 @@ from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.integrate import as_state, integrate, time_dtype
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
-from keras_nanode.structures import Structure
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, VectorField
 
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")

@@ -9,14 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
-from keras_nanode.structures import (
-    Structure,
-    add,
-    nan_rows,
-    row,
-    stop_gradient,
-    zeros_like,
-)
+from keras_nanode.structures import add, nan_rows, row, stop_gradient, zeros_like
+from keras_nanode.tree import Structure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,15 +16,8 @@ from keras import ops
 
 from keras_nanode import backend, tree
 from keras_nanode.bases import Basis
-from keras_nanode.structures import (
-    Structure,
-    add,
-    row,
-    stack,
-    stacked,
-    unstack,
-    write,
-)
+from keras_nanode.structures import add, row, stack, stacked, unstack, write
+from keras_nanode.tree import Structure
 
 
 class FixedWeights:

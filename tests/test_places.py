@@ -6,6 +6,7 @@ some construct of Keras or of the backend, and what that amounts to.
 
 import functools
 import itertools
+import os
 
 import keras
 import numpy as np
@@ -255,13 +256,19 @@ def test_gradients_are_the_same_in_every_place(place, solver, basis, steps, adjo
 
 
 def turns(pairs, places, steps):
-    """Each solver with each adjoint once, and with them all bases and places in turn:
-    of all combinations, of which one takes a second, those in which every pair of a
-    solver and an adjoint occurs."""
+    """Each solver with each adjoint once, and with them all bases and places in turn.
+
+    So every pair of a solver and an adjoint occurs. With EVERY_PLACE=1 in the
+    environment they occur at every place: `EVERY_PLACE=1 pytest -m slow
+    tests/test_places.py` takes hours.
+    """
+    every = os.environ.get("EVERY_PLACE") == "1"
     for i, (solver, adjoint) in enumerate(pairs):
-        basis, place = KINDS[i % len(KINDS)], places[i % len(places)]
-        name = f"{place.__name__}-{solver}-{basis}-{adjoint}"
-        yield pytest.param(place, solver, basis, steps, adjoint, id=name)
+        for j in range(i, i + (len(places) if every else 1)):
+            # A pair moves on by one place for each basis, or some would never meet.
+            basis, place = KINDS[(i + j) % len(KINDS)], places[j % len(places)]
+            name = f"{place.__name__}-{solver}-{basis}-{adjoint}"
+            yield pytest.param(place, solver, basis, steps, adjoint, id=name)
 
 
 FIXED = [

@@ -9,7 +9,8 @@ import functools
 import tensorflow as tf
 
 from keras_nanode import Adaptive, odeint
-from peers import nanode, worker
+from peers import worker
+from peers.nanode_layers import make_layer
 from peers.tf_fields import FIELDS
 from peers.workloads import Workload
 
@@ -65,7 +66,7 @@ def evaluations(workload: Workload, x, coefficients) -> tuple[int, int]:
     if workload.steps:
         count = STAGES[workload.solver] * workload.steps
         return count, count
-    layer = nanode.make_layer(workload, "checkpoint", coefficients)
+    layer = make_layer(workload, "checkpoint", coefficients)
     dynamics, tolerance = layer.dynamics, workload.tolerance
     takes_time = workload.field == "mlp"
     _, stats = odeint(

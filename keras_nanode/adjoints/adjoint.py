@@ -9,7 +9,8 @@ from keras import ops
 from keras_nanode import backend
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.stepping import Adaptive, Problem, Solution, Stepping
-from keras_nanode.structures import Structure, nan_if, stop_gradient, zeros_like
+from keras_nanode.structures import nan_if, stop_gradient, zeros_like
+from keras_nanode.tree import Structure
 
 
 class Adjoint(abc.ABC):

@@ -7,7 +7,8 @@ from keras import ops
 from keras_nanode import backend
 from keras_nanode.stepping.loops import backward_loop
 from keras_nanode.stepping.step import Steps
-from keras_nanode.structures import Structure, row, zeros_like
+from keras_nanode.structures import row, zeros_like
+from keras_nanode.tree import Structure
 
 
 class BackwardPass:

@@ -7,15 +7,9 @@ import keras
 
 from keras_nanode import tableaus, tree
 from keras_nanode.solvers.solver import Solver, Stepped
-from keras_nanode.structures import (
-    Structure,
-    add,
-    advance,
-    as_scalar,
-    increment,
-    weighted,
-)
+from keras_nanode.structures import add, advance, as_scalar, increment, weighted
 from keras_nanode.tableaus import Tableau
+from keras_nanode.tree import Structure
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

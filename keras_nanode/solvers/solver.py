@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from keras_nanode import backend
-from keras_nanode.structures import Structure, add
+from keras_nanode.structures import add
 from keras_nanode.tableaus import Tableau
+from keras_nanode.tree import Structure
 
 # f(i, y): the slope of y at node i of the step.
 Slopes = Callable[[int, Structure], Structure]

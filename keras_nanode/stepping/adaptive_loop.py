@@ -25,7 +25,8 @@ from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stops import Stops, eps
-from keras_nanode.structures import Structure, advance, apply_if, increment, select
+from keras_nanode.structures import advance, apply_if, increment, select
+from keras_nanode.tree import Structure
 
 # By how much errors are, so that those of a small state are not too small for float32.
 _MAGNIFIED = 2.0**16

@@ -21,7 +21,8 @@ from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.stepping import Solution
 from keras_nanode.stepping.stops import Stops
-from keras_nanode.structures import Structure, nan_rows, select
+from keras_nanode.structures import nan_rows, select
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import between
 
 _AGAIN = (

@@ -19,7 +19,8 @@ from typing import Any
 from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.structures import Structure, buffers, read, write
+from keras_nanode.structures import buffers, read, write
+from keras_nanode.tree import Structure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import tree
-from keras_nanode.structures import Structure, advance
+from keras_nanode.structures import advance
+from keras_nanode.tree import Structure
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 

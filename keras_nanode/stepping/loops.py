@@ -14,7 +14,8 @@ from keras import ops
 
 from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.step import Steps
-from keras_nanode.structures import Structure, buffers, stack, stacked, write
+from keras_nanode.structures import buffers, stack, stacked, write
+from keras_nanode.tree import Structure
 
 # How many steps' weights are made at once where no other number suggests itself.
 BATCH = 16

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from keras_nanode import backend
 from keras_nanode.stepping.problem import Problem
-from keras_nanode.structures import Structure, add, apply_if, row, zeros_like
+from keras_nanode.structures import add, apply_if, row, zeros_like
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
 
 

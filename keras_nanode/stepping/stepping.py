@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from keras_nanode.stepping.checkpoints import Rule, Segments
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Steps
-from keras_nanode.structures import Structure, nan_rows
+from keras_nanode.structures import nan_rows
+from keras_nanode.tree import Structure
 
 
 @dataclasses.dataclass(frozen=True)
