@@ -40,6 +40,9 @@ RECORDED = {
     "sequential": lambda: keras.Sequential(
         [keras.layers.Dense(8), keras.layers.LeakyReLU()]
     ),
+    "formula": lambda: keras.Sequential(
+        [keras.layers.Dense(8), keras.layers.Lambda(lambda x: ops.sin(x) ** 3)]
+    ),
     "attention": attention,
     "over time": lambda: layers.TimeVarying(keras.layers.Dense(8), bases.Bucket(2)),
     "appended": lambda: layers.TimeAppended(keras.layers.Dense(8)),
@@ -128,13 +131,48 @@ def test_a_changed_attribute_is_seen():
     assert abs(changed - linear).max() > 0.1
 
 
-def test_a_function_of_the_user_in_a_layer_of_keras_is_called_every_time():
-    rate = [1.0]
-    dynamics = keras.layers.Dense(8, activation=lambda x: rate[0] * x)
+STATE = {"calls": 0, "rate": 1.0}
+
+
+def of_a_closure():
+    state = STATE
+    return lambda x: state["rate"] * x
+
+
+def counted(x):
+    STATE["calls"] += 1
+    return STATE["rate"] * x
+
+
+def of_an_inner_function(x):
+    return (lambda x: STATE["rate"] * x)(x)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        of_a_closure(),
+        counted,
+        of_an_inner_function,
+        lambda x, state=STATE: state["rate"] * x,
+        lambda x: keras.tree.map_structure(float, STATE)["rate"] * x,
+    ],
+)
+def test_a_function_that_reads_more_than_its_argument_is_called_every_time(
+    activation, monkeypatch
+):
+    dynamics = keras.layers.Dense(8, activation=activation)
     ode = layers.ODE(dynamics, "euler", steps=1)
     once = numbers(ode(X)) - X
-    rate[0] = 3.0
+    monkeypatch.setitem(STATE, "rate", 3.0)
     np.testing.assert_allclose(numbers(ode(X)) - X, 3 * once, rtol=1e-4, atol=1e-5)
+
+
+def test_a_function_that_draws_numbers_is_not_recorded():
+    noise = keras.layers.Lambda(lambda x: x + keras.random.normal((8,)))
+    dynamics = keras.Sequential([noise])
+    layers.ODE(dynamics, "euler", steps=1)(X)
+    assert not graphs(dynamics)
 
 
 def test_a_solve_within_a_solve_keeps_its_own_gradient():
