@@ -172,7 +172,7 @@ def build(row: Row, run: Run, data: datasets.ImageDataset) -> keras.Model:
     return model
 
 
-def train(row: Row, run: Run, data_dir: Path) -> Result:
+def train(row: Row, run: Run, data_dir: Path, test_split: str = TEST_SPLIT) -> Result:
     keras.utils.set_random_seed(run.seed)
 
     def read(test_split: str) -> datasets.ImageDataset:
@@ -185,7 +185,7 @@ def train(row: Row, run: Run, data_dir: Path) -> Result:
             test_split=test_split,
         )
 
-    data, held_out = read(TEST_SPLIT), read(HELD_OUT_SPLIT)
+    data, held_out = read(test_split), read(HELD_OUT_SPLIT)
     model = build(row, run, data)
     begin = time.perf_counter()
     options = {"epochs": run.epochs, "shuffle": False, "verbose": 0}
@@ -243,13 +243,17 @@ def planned(
 
 
 def complete(
-    plan: Iterable[tuple[Row, Run]], results: Results, path: Path, data_dir: Path
+    plan: Iterable[tuple[Row, Run]],
+    results: Results,
+    path: Path,
+    data_dir: Path,
+    test_split: str = TEST_SPLIT,
 ) -> None:
     """Trains what is planned and not among the results, and adds it to them and to the
     file at `path`."""
     for row, run in plan:
         if (row, run) not in results:
-            results[row, run] = train(row, run, data_dir)
+            results[row, run] = train(row, run, data_dir, test_split)
             print(*row, *run, *results[row, run], flush=True)
             write_csv(path, [(*key, result) for key, result in results.items()])
 

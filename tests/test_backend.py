@@ -116,6 +116,27 @@ def test_custom_vjp_inside_a_differentiated_function():
     np.testing.assert_allclose(gradient, np.cos(6.0) * 3 * (3 + 2), rtol=1e-5)
 
 
+def test_custom_vjp_with_a_count_among_its_outputs_in_a_loop():
+    """In a compiled loop nothing comes back for an integer."""
+
+    def forward(x):
+        return (x**2, ops.cast(x, "int32")), x
+
+    def backward(x, cotangents):
+        return (3 * 2 * x * cotangents[0],)
+
+    def gradient(x):
+        def body(i, x):
+            return backend.custom_vjp(forward, backward, "once", x)[0]
+
+        y, pullback = backend.vjp(lambda x: backend.fori_loop(2, body, x, 2), x)
+        return pullback(ops.ones_like(y))[0]
+
+    x = ops.convert_to_tensor(2.0)
+    for f in (gradient, compiled(gradient)):
+        assert float(numbers(f(x))) == 9 * 4 * 2.0**3
+
+
 def test_errors_in_a_custom_vjp_come_through():
     def forward(x):
         raise RuntimeError("the forward pass failed")
