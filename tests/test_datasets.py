@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_nanode import datasets
-from keras_nanode.datasets import images as images_module
+from keras_nanode.datasets import augmentations
 
 TFDS_DATASETS = {
     "mnist": (datasets.mnist, (28, 28, 1), 10),
@@ -168,14 +168,14 @@ def shifts_of(image: np.ndarray, pixels: int) -> list[np.ndarray]:
 
 def test_shift_moves_each_image_by_its_own_offset_and_fills_with_zeros():
     image = np.random.default_rng(0).uniform(1, 2, (8, 6, 3)).astype("float32")
-    shifted = images_module._shift(np.stack([image] * 200), RANDOM, pixels=1)
+    shifted = augmentations.shift(np.stack([image] * 200), RANDOM, pixels=1)
     seen = {one.tobytes() for one in shifted}
     assert seen == {one.tobytes() for one in shifts_of(image, pixels=1)}
 
 
 def test_flip_mirrors_about_half_of_the_images_left_to_right():
     image = np.random.default_rng(0).uniform(1, 2, (4, 4, 3)).astype("float32")
-    flipped = images_module._flip(np.stack([image] * 200), RANDOM)
+    flipped = augmentations.flip(np.stack([image] * 200), RANDOM)
     mirrored = np.all(flipped == image[:, ::-1], axis=(1, 2, 3))
     kept = np.all(flipped == image, axis=(1, 2, 3))
     assert np.all(mirrored ^ kept)

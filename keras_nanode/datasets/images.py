@@ -9,10 +9,14 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.datasets import epochs
+from keras_nanode.datasets.augmentations import (
+    Augmentation,
+    keep,
+    shift,
+    shift_and_flip,
+)
 from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import PathLike, Source, load_digits, load_tfds
-
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class ImageDataset(NamedTuple):
@@ -77,8 +81,8 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
     >>> tuple(images.shape), data.classes
     ((32, 8, 8, 1), 10)
     """
-    shift = partial(_shift, pixels=1)
-    return _image_dataset(load_digits, batch_size, seed, shift, augment)
+    shifted = partial(shift, pixels=1)
+    return _image_dataset(load_digits, batch_size, seed, shifted, augment)
 
 
 def mnist(
@@ -124,8 +128,8 @@ def mnist(
     ((28, 28, 1), 10)
     """
     load = partial(load_tfds, "mnist", data_dir, train_split, test_split)
-    shift = partial(_shift, pixels=2)
-    return _image_dataset(load, batch_size, seed, shift, augment)
+    shifted = partial(shift, pixels=2)
+    return _image_dataset(load, batch_size, seed, shifted, augment)
 
 
 def cifar10(
@@ -171,7 +175,7 @@ def cifar10(
     ((32, 32, 3), 10)
     """
     load = partial(load_tfds, "cifar10", data_dir, train_split, test_split)
-    return _image_dataset(load, batch_size, seed, _shift_and_flip, augment)
+    return _image_dataset(load, batch_size, seed, shift_and_flip, augment)
 
 
 def cifar100(
@@ -218,7 +222,7 @@ def cifar100(
     ((32, 32, 3), 100)
     """
     load = partial(load_tfds, "cifar100", data_dir, train_split, test_split)
-    return _image_dataset(load, batch_size, seed, _shift_and_flip, augment)
+    return _image_dataset(load, batch_size, seed, shift_and_flip, augment)
 
 
 def _image_dataset(
@@ -231,7 +235,7 @@ def _image_dataset(
     # Before anything is read, or downloaded.
     checks.integer("batch_size", batch_size)
     checks.integer("seed", seed, 0)
-    changed = augmentation if checks.boolean("augment", augment) else _keep
+    changed = augmentation if checks.boolean("augment", augment) else keep
     source = load()
     count = len(source.train.labels)
 
@@ -254,29 +258,3 @@ def _image_dataset(
         classes=source.classes,
         train_from=train_from,
     )
-
-
-def _keep(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    del numbers
-    return images
-
-
-def _shift(images: np.ndarray, numbers: np.random.Generator, pixels: int) -> np.ndarray:
-    """Moves each image by up to `pixels` rows and columns and fills with zeros."""
-    count, height, width, _ = images.shape
-    margin = (pixels, pixels)
-    padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
-    top, left = numbers.integers(0, 2 * pixels, (2, count, 1), endpoint=True)
-    rows, columns = top + np.arange(height), left + np.arange(width)
-    each = np.arange(count)[:, None, None]
-    return padded[each, rows[:, :, None], columns[:, None, :]]
-
-
-def _flip(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    """Mirrors half of the images left to right."""
-    coins = numbers.random((len(images), 1, 1, 1))
-    return np.where(coins < 0.5, images[:, :, ::-1], images)
-
-
-def _shift_and_flip(images: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
-    return _flip(_shift(images, numbers, pixels=4), numbers)
