@@ -11,8 +11,6 @@ import numpy as np
 from cases import compiled, layer_gradients, numbers, random
 from keras import ops, tree
 
-from keras_nanode import layers
-
 # A time that bfloat16 rounds up to 0.5, into the next of two buckets.
 TIME = 0.4999
 
@@ -201,10 +199,10 @@ CHECKS = (
 
 
 def checks_of(cls, arguments):
-    """Those that a layer can be asked: one without weights learns nothing, and one
-    that is called with a time goes into no Sequential."""
+    """Those that a layer can be asked: one that builds no weights learns nothing, and
+    one that is called with a time goes into no Sequential."""
     layer = cls(**arguments())
     out = {_company} if _time(layer) else set()
-    if isinstance(layer, layers.Augment):
+    if cls.build is keras.Layer.build:
         out |= {_training, _gradients}
     return [check for check in CHECKS if check not in out]
