@@ -16,7 +16,7 @@ from keras_nanode.layers.arguments import (
 )
 
 _NORMALIZATIONS = (None, "group", "layer")
-# What a kernel and a bias have one of each.
+# A kernel and a bias have one of each.
 _KINDS = {
     "initializer": initializers,
     "regularizer": regularizers,
@@ -27,7 +27,7 @@ _KINDS = {
 class Block(CheckedArguments, keras.Layer):
     """One linear map, or three with a bottleneck; a subclass says what a map is."""
 
-    # The configurations of maps that were quantized.
+    # The configurations of the maps, if `model.quantize` changed them.
     _quantized: list[dict] | None = None
     maps: list[keras.Layer]
 
@@ -134,7 +134,7 @@ class Block(CheckedArguments, keras.Layer):
 
     @property
     def linear_variables(self):
-        """Those that, all multiplied by a number, multiply the outputs by it."""
+        """The variables that multiply the outputs by a number if it multiplies them."""
         return self.maps[-1].variables if len(self.maps) > 1 else []
 
     def compute_output_shape(self, input_shape):
@@ -187,15 +187,18 @@ class Block(CheckedArguments, keras.Layer):
 
 
 def _fresh(initializer):
-    """An initializer of Keras without a seed draws the same numbers at each call, but
-    a clone of it draws others. What a user wrote may have no clone."""
+    """An initializer that draws other numbers than the given one, unless it has a seed.
+
+    Keras' initializers draw the same numbers at each call, and a clone draws others. A
+    user's initializer is returned as it is, since it may have no clone.
+    """
     if type(initializer).__module__.partition(".")[0] == "keras":
         return initializer.clone()
     return initializer
 
 
 def _is_nameless(function) -> bool:
-    """Whether no file could name it: a lambda, or what Keras makes of an array."""
+    """Whether no file can name it: a lambda, or what Keras makes of an array."""
     made_by_keras = function.__class__.__name__ == "function" and (
         "<locals>" in function.__qualname__ and function.__module__.startswith("keras.")
     )

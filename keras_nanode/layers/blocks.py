@@ -24,7 +24,7 @@ class DenseBlock(Block):
 
     Args:
         units: Positive integer, channels of the output; None for as many as the input.
-        hidden_units: Positive integer, width of the bottleneck; None for none.
+        hidden_units: Positive integer, width of the bottleneck; None for no bottleneck.
         activation: Activation function or its name.
         normalization: None, `"group"` (8 groups, or the greatest common divisor of 8
             and the channels) or `"layer"`, before each activation and map.
@@ -40,9 +40,8 @@ class DenseBlock(Block):
         `(batch, ..., units)`.
 
     Raises:
-        ValueError: if a width is not a positive integer, `normalization` is
-            unknown, or (when built) the input has no
-            channels.
+        ValueError: if a width is not a positive integer, if `normalization` is
+            unknown, or (when built) if the input has no channels.
 
     Example:
 
@@ -110,7 +109,8 @@ class ConvBlock(Block):
         filters: Positive integer, channels of the output; None for as many as the
             input.
         kernel_size: Positive integer k, or one for each spatial axis.
-        hidden_filters: Positive integer, width of the bottleneck; None for none.
+        hidden_filters: Positive integer, width of the bottleneck; None for no
+            bottleneck.
         activation: Activation function or its name.
         normalization: None, `"group"` (8 groups, or the greatest common divisor of 8
             and the channels) or `"layer"`, before each activation and map.
@@ -126,9 +126,8 @@ class ConvBlock(Block):
         `(batch, *spatial, filters)`.
 
     Raises:
-        ValueError: if a width is not a positive integer, `normalization` is
-            unknown, or (when built) the input is of
-            another rank.
+        ValueError: if a width is not a positive integer, if `normalization` is
+            unknown, or (when built) if the input is of another rank.
 
     Example:
 

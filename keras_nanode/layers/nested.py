@@ -127,7 +127,7 @@ def _config(layer: keras.Layer) -> dict | None:
 
 
 def _names(cls: type) -> list[str]:
-    """Of all arguments that a class's constructor takes or passes on."""
+    """The names of all arguments that a class's constructor takes or passes on."""
     names: dict[str, None] = {}
     for parent in cls.__mro__:
         if parent is keras.Layer:
@@ -157,8 +157,8 @@ def _attribute(layer: keras.Layer, argument: str) -> str:
 
 
 def _is_described(described, value) -> bool:
-    """Whether a configuration only describes the value, as a name or another
-    configuration, by which it might not be found again."""
+    """Whether a configuration holds a description in place of the value: a name or
+    another configuration, from which Keras might not find the value again."""
     if isinstance(described, str):
         return callable(value) and not isinstance(value, keras.Layer)
     if isinstance(described, (list, tuple)):
@@ -222,7 +222,7 @@ def _serialized(owner: keras.Layer, argument: str, layer: keras.Layer) -> dict:
 
 
 def _culprit(layer: keras.Layer) -> str:
-    """What no file can hold of a layer, in words."""
+    """Names the argument of a layer that no file can hold."""
     for name in filter(functools.partial(_attribute, layer), _names(type(layer))):
         value = getattr(layer, _attribute(layer, name))
         with warnings.catch_warnings():
