@@ -16,9 +16,7 @@ the tables are only printed, unless there is an `--output`.
 """
 
 import argparse
-import json
 import os
-import re
 import subprocess
 import tempfile
 import time
@@ -31,6 +29,7 @@ from peers import plan, reference, samples, summary, workloads
 from peers.plan import Entrant
 from peers.samples import Sample
 from peers.worker import FOREIGN
+from reporting import Failed, from_process
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "build"
@@ -142,27 +141,15 @@ def run(
     if not Path(interpreter).exists():
         return {"failure": f"no {interpreter}: run benchmarks/peers/install.sh"}
     command = [interpreter, "-m", f"peers.{entrant.peer}", str(data.resolve())]
+    command += [name, entrant.variant, *flags]
+    settings = {**environment(), **(settings or {})}
     try:
-        process = subprocess.run(
-            [*command, name, entrant.variant, *flags],
-            cwd=FOLDER,
-            env={**os.environ, **environment(), **(settings or {})},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        found: dict[str, Any] = from_process(command, settings, TIMEOUT, FOLDER)
     except subprocess.TimeoutExpired:
         return {"failure": f"given up after {TIMEOUT} s"}
-    if process.returncode:
-        return {"failure": f"exit {process.returncode}: {reason(process.stderr)}"}
-    return json.loads(process.stdout.splitlines()[-1])
-
-
-def reason(stderr: str) -> str:
-    """The line of a traceback that names the error, else the last."""
-    lines = [line for line in stderr.splitlines() if line.strip()] or ["no message"]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (named or lines)[-1][:200]
+    except Failed as failure:
+        return {"failure": failure.reason}
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -14,8 +14,6 @@ Writes `first_step.md`.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from peers.plan import python
-from reporting import environment, markdown_table
+from reporting import Failed, environment, from_process, markdown_table
 
 FOLDER = Path(__file__).parent
 DEPTHS = (10, 100, 1000)
@@ -86,16 +84,11 @@ def measured_apart(kind: Kind, depth: int) -> Seconds | None:
     if not Path(interpreter).exists():
         return None
     settings = {"KERAS_BACKEND": kind.backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.run(
-        [interpreter, __file__, "--one", json.dumps([*kind, depth])],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    if process.returncode:
+    command = [interpreter, __file__, "--one", json.dumps([*kind, depth])]
+    try:
+        return Seconds(*from_process(command, settings, TIMEOUT))
+    except Failed:
         return None
-    return Seconds(*json.loads(process.stdout.splitlines()[-1]))
 
 
 def measure(name: str, backend: str, xla: bool, depth: int) -> Seconds:

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from peers import workloads
 from peers.workloads import Workload
-from reporting import environment, markdown_table
+from reporting import Failed, environment, from_process, markdown_table
 
 FOLDER = Path(__file__).parent
 RESNET = "residual network"
@@ -137,20 +137,13 @@ def measured_apart(args: argparse.Namespace, case: Case, seconds: float) -> Cost
     """The cost, or why there is none."""
     command = [sys.executable, __file__, "--backend", args.backend]
     command += ["--quick"] if args.quick else []
+    command += ["--one", json.dumps(case)]
     try:
-        process = subprocess.run(
-            [*command, "--one", json.dumps(case)],
-            capture_output=True,
-            text=True,
-            timeout=min(TIMEOUT, seconds + 60),
-        )
+        return Cost(*from_process(command, timeout=min(TIMEOUT, seconds + 60)))
     except subprocess.TimeoutExpired:
         return "given up"
-    if process.returncode:
-        lines = process.stderr.strip().splitlines()
-        named = [line for line in lines if "Error" in line.split(":")[0]]
-        return (named or lines)[-1][:160]
-    return Cost(*json.loads(process.stdout.splitlines()[-1]))
+    except Failed as failure:
+        return failure.reason
 
 
 # In a process of its own

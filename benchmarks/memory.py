@@ -25,7 +25,6 @@ import ctypes
 import gc
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from reporting import environment, markdown_table
+from reporting import environment, from_process, markdown_table
 
 SHAPE = (16, 16, 64)
 BATCH = 32
@@ -107,19 +106,10 @@ def measured_apart(kind: str, depth: int) -> Peak | None:
     """The measurement in a new process; None if it takes too long."""
     command = [sys.executable, __file__, "--one", kind, str(depth)]
     try:
-        process = subprocess.run(
-            command,
-            env={**os.environ, **SETTINGS},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        peak = Peak(*from_process(command, SETTINGS, TIMEOUT))
     except subprocess.TimeoutExpired:
         print(f"{kind} {depth}: given up after {TIMEOUT} s", flush=True)
         return None
-    if process.returncode:
-        sys.exit(process.stderr)
-    peak = Peak(*json.loads(process.stdout.splitlines()[-1]))
     print(f"{kind} {depth}: {peak.step:.1f} MiB", flush=True)
     return peak
 

@@ -1,15 +1,61 @@
-"""What the benchmarks share: the machine in words, Markdown tables, CSV files."""
+"""What the benchmarks share: measurements in processes of their own, the machine in
+words, Markdown tables, CSV files."""
 
 import csv
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("keras", "tensorflow", "keras_nanode")
+
+
+class Failed(Exception):
+    """A process that measures ended with an error; the message is what it wrote."""
+
+    @property
+    def reason(self) -> str:
+        """The line of a traceback that names the error, else the last."""
+        lines = [x for x in str(self).splitlines() if x.strip()] or ["no message"]
+        named = [x for x in lines if re.match(r"[\w.]*(Error|Exception)\b", x)]
+        return (named or lines)[-1][:200]
+
+
+def from_process(
+    command: Sequence[str],
+    settings: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    cwd: Path | None = None,
+) -> Any:
+    """What a command prints in its last line, as JSON.
+
+    Args:
+        command: The program and its arguments.
+        settings: Environment variables beside those that are set.
+        timeout: Seconds that it may take.
+        cwd: The folder that it runs in.
+
+    Raises:
+        Failed: if it ends with an error.
+        subprocess.TimeoutExpired: if it takes too long.
+    """
+    process = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(settings or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if process.returncode:
+        raise Failed(process.stderr)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def environment(packages: Sequence[str] = PACKAGES, device: str = "CPU only") -> str:

@@ -19,13 +19,12 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from memory import SETTINGS, fill_holes, reset_peak, status
-from reporting import environment, markdown_table
+from reporting import environment, from_process, markdown_table
 
 from keras_nanode import tableaus
 
@@ -85,14 +84,8 @@ def main() -> None:
 
 
 def measured_apart(i: int) -> list[str]:
-    run = subprocess.run(
-        [sys.executable, __file__, "--row", str(i)],
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode:
-        sys.exit(run.stderr)
-    return json.loads(run.stdout.splitlines()[-1])
+    cells: list[str] = from_process([sys.executable, __file__, "--row", str(i)])
+    return cells
 
 
 def make(solver, steps, adjoint, dtype):

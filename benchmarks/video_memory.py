@@ -15,14 +15,12 @@ convolutions; `--quick` takes smaller videos and only prints.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from memory import SETTINGS, Peak, peak_of_steps
-from reporting import environment, markdown_table
+from reporting import environment, from_process, markdown_table
 
 KINDS = {
     "conv": {"block": "conv"},
@@ -65,16 +63,7 @@ def main() -> None:
 def measured_apart(kind: str, quick: bool) -> tuple[Peak, int]:
     """The measurement and the number of parameters, from a new process."""
     command = [sys.executable, __file__, "--one", kind, *["--quick"] * quick]
-    process = subprocess.run(
-        command,
-        env={**os.environ, **SETTINGS},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    if process.returncode:
-        sys.exit(process.stderr)
-    peak, parameters = json.loads(process.stdout.splitlines()[-1])
+    peak, parameters = from_process(command, SETTINGS, TIMEOUT)
     print(f"{kind}: {peak[0]:.0f} MiB", flush=True)
     return Peak(*peak), parameters
 
