@@ -1,10 +1,12 @@
 """The backend differentiates the loop itself."""
 
 import dataclasses
+import math
 
 import keras
 from keras import ops
 
+from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.adjoints.recompute import Recompute
 from keras_nanode.stepping import Adaptive
@@ -18,8 +20,9 @@ class Direct(Adjoint):
     """The backend differentiates the loop itself: exact, O(n) memory, and the only
     adjoint that can be differentiated again.
 
-    Adaptive steps are chosen first, and then taken again to be differentiated. On JAX,
-    and in what XLA compiles, the memory is that of `max_steps` steps.
+    In compiled functions adaptive steps are chosen first, and then taken again to be
+    differentiated. On JAX, and in what XLA compiles, the memory is that of `max_steps`
+    steps.
     """
 
     follows_times = True
@@ -28,6 +31,10 @@ class Direct(Adjoint):
         return Recompute(self) if isinstance(steps, Adaptive) else self
 
     def solve(self, problem, stepping, y0, params):
+        if math.isinf(backend.most_unrolled()):
+            # Python's loop is recorded as it runs, and of it only accepted steps.
+            solution = stepping.run(problem, y0, params)
+            return solution.ys, solution.stats
         times = problem.times
         fixed = ops.stop_gradient(times) if ops.is_tensor(times) else times
         still = dataclasses.replace(problem, times=fixed)

@@ -19,9 +19,9 @@ structure of tensors that `keras.tree` understands.
 `fori_loop(count, body, state, limit=None) -> state`
     `state = body(i, state)` for i = 0 ... count-1. It can be differentiated with an int
     `count`, or a tensor that is `limit` at most.
-`most_unrolled() -> int`
+`most_unrolled() -> int | float`
     A solve of so many evaluations of f at most takes no loops, at the price of memory:
-    0 where loops cost little.
+    0 where loops cost little, infinity where they are Python's own.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors shaped as `like`, as a loop's state. What was written last

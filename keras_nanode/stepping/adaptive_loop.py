@@ -12,6 +12,7 @@ distances.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +26,13 @@ from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stops import Stops, eps
-from keras_nanode.structures import advance, apply_if, increment, select
+from keras_nanode.structures import (
+    advance,
+    apply_if,
+    increment,
+    select,
+    stop_gradient,
+)
 from keras_nanode.tree import Structure
 
 # By how much errors are, so that those of a small state are not too small for float32.
@@ -85,6 +92,14 @@ def _error(tableau, h, y, slopes):
         for weight, slope in zip(weights, slopes[1:], strict=True)
     ]
     return increment(y, h, weights, others)
+
+
+def _either(ok, x: Structure, y: Structure) -> Structure:
+    """x if the attempt is accepted, else y. A loop of Python's takes only one of them:
+    no gradient passes through a rejected attempt, which may be NaN."""
+    if math.isinf(backend.most_unrolled()):
+        return x if ok else y
+    return select(ok, x, y)
 
 
 def adaptive_loop(
@@ -181,6 +196,7 @@ class _Loop:
             most,
             least,
         )
+        h = ops.stop_gradient(h)
         return {
             "s": zero,
             "h": h,
@@ -203,14 +219,15 @@ class _Loop:
 
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
-        target = ops.take(self.stops.lengths, stop)
+        target = ops.stop_gradient(ops.take(self.stops.lengths, stop))
         # Stretch by 1 % to end on the stop, rather than take a tiny step afterwards.
         hits = s + 1.01 * state["h"] >= target
         end = ops.where(hits, target, s + state["h"])
         step, located = self.step(stop, s, end)
         first, num_fevals = self._first(step, state)
         y_end, error, results = _attempt(step, self.evaluate, y, first)
-        norm = ops.cast(self.norm(error, y, y_end), s.dtype) / _MAGNIFIED
+        sizes = stop_gradient((error, y, y_end))
+        norm = ops.cast(self.norm(*sizes), s.dtype) / _MAGNIFIED
         ok = norm <= 1
         passed, row = stop + ops.cast(hits, "int32"), self.stops.interval(stop)
         place = (ops.where(hits, ops.zeros_like(end), end), passed)
@@ -224,8 +241,8 @@ class _Loop:
         after = {
             "s": ops.where(ok, place[0], s),
             "h": h,
-            "y": self._met(row, ok & hits & turns, select(ok, y_end, y)),
-            "first": select(ok, results[-1], first) if state["first"] else (),
+            "y": self._met(row, ok & hits & turns, _either(ok, y_end, y)),
+            "first": _either(ok, results[-1], first) if state["first"] else (),
             "stale": ok & hits & renews,
             "norm": ops.where(ok, norm, state["norm"]),
             "stop": ops.where(ok, passed, stop),
