@@ -20,7 +20,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,7 +185,7 @@ def train(row: Row, run: Run, data_dir: Path, test_split: str = TEST_SPLIT) -> R
             test_split=test_split,
         )
 
-    data, held_out = read(test_split), read(HELD_OUT_SPLIT)
+    data, held_out = read(TEST_SPLIT), read(HELD_OUT_SPLIT)
     model = build(row, run, data)
     begin = time.perf_counter()
     options = {"epochs": run.epochs, "shuffle": False, "verbose": 0}
@@ -243,19 +243,15 @@ def planned(
 
 
 def complete(
-    plan: Iterable[tuple[Row, Run]],
-    results: Results,
-    path: Path,
-    data_dir: Path,
-    test_split: str = TEST_SPLIT,
-) -> None:
-    """Trains what is planned and not among the results, and adds it to them and to the
-    file at `path`."""
-    for row, run in plan:
-        if (row, run) not in results:
-            results[row, run] = train(row, run, data_dir, test_split)
-            print(*row, *run, *results[row, run], flush=True)
-            write_csv(path, [(*key, result) for key, result in results.items()])
+    rows: list[Row], path: Path, data_dir: Path, recipe: tuple[int, int]
+) -> Results:
+    """Trains the runs that the file at `path` lacks, and adds them to it."""
+    results = read_results(path)
+    for row, run in planned(rows, results, recipe):
+        results[row, run] = train(row, run, data_dir)
+        print(*row, *run, *results[row, run], flush=True)
+        write_csv(path, [(*key, result) for key, result in results.items()])
+    return results
 
 
 def read_results(path: Path) -> Results:
@@ -333,8 +329,7 @@ def main() -> None:
     recipe = (args.images, args.epochs)
     file = args.output / "learning.csv"
     rows = [row for group in args.groups for row in GROUPS[group]]
-    results = read_results(file)
-    complete(planned(rows, results, recipe), results, file, args.data_dir)
+    results = complete(rows, file, args.data_dir, recipe)
     text = report(results, recipe)
     (args.output / "learning.md").write_text(text)
     print(text)
