@@ -172,7 +172,7 @@ def build(row: Row, run: Run, data: datasets.ImageDataset) -> keras.Model:
     return model
 
 
-def train(row: Row, run: Run, data_dir: Path, test_split: str = TEST_SPLIT) -> Result:
+def train(row: Row, run: Run, data_dir: Path) -> Result:
     keras.utils.set_random_seed(run.seed)
 
     def read(test_split: str) -> datasets.ImageDataset:

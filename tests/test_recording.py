@@ -155,6 +155,7 @@ def of_an_inner_function(x):
         counted,
         of_an_inner_function,
         lambda x, state=STATE: state["rate"] * x,
+        lambda x, *, state=STATE: state["rate"] * x,
         lambda x: keras.tree.map_structure(float, STATE)["rate"] * x,
     ],
 )

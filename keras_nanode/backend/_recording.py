@@ -87,13 +87,15 @@ def _is_known(code) -> bool:
 def _is_formula(function) -> bool:
     """Whether a function of the user, as `lambda x: ops.sin(x) ** 3`, reads nothing but
     its argument, and names nothing but operations of Keras."""
-    if not isinstance(function, types.FunctionType) or function.__defaults__:
+    if not isinstance(function, types.FunctionType):
+        return False
+    if function.__defaults__ or function.__kwdefaults__:
         return False
     code = function.__code__
     names = [
         instruction.argval
         for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "STORE_GLOBAL")
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
     ]
     inner = any(isinstance(constant, types.CodeType) for constant in code.co_consts)
     return not inner and all(function.__globals__.get(x) is keras.ops for x in names)
