@@ -18,6 +18,8 @@ from keras_nanode import tree
 # Forms of arguments that are recorded for a layer. Where each batch has another, as
 # sentences have, recording would cost more than it saves.
 MOST = 32
+# Instructions that name what is neither an argument nor an attribute.
+_NAMING = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
 # For each layer what its calls depended on, and its graphs.
 _RECORDED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -95,7 +97,7 @@ def _is_formula(function) -> bool:
     names = [
         instruction.argval
         for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
+        if instruction.opname in _NAMING
     ]
     inner = any(isinstance(constant, types.CodeType) for constant in code.co_consts)
     return not inner and all(function.__globals__.get(x) is keras.ops for x in names)
