@@ -105,7 +105,7 @@ def compiled(f):
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        return tensorflow.function(f)
+        return tensorflow.function(f, autograph=False)
     if keras.backend.backend() == "jax":
         import jax
 

@@ -31,7 +31,7 @@ FLOWS = {
     "direct": {"solver": "heun", "steps": 3, "adjoint": "direct"},
     "direct-adaptive": {"adjoint": "direct", **ADAPTIVE},
 }
-# XLA takes long to compile the others.
+# XLA takes long to compile the others. The graphs of those are in all tests.
 QUICK = ("checkpoint", "reversible")
 
 
@@ -54,15 +54,16 @@ def three_steps(options, **compilation):
 
 
 @pytest.mark.parametrize(
-    "way",
+    ("flow", "way"),
     [
-        pytest.param("graph", marks=on_tensorflow),
-        pytest.param("jit_compile", marks=not_on_torch),
+        *(pytest.param(f, "graph", marks=on_tensorflow) for f in QUICK),
+        *(pytest.param(f, "jit_compile", marks=not_on_torch) for f in QUICK),
+        *(
+            pytest.param(f, "jit_compile", marks=[not_on_torch, pytest.mark.slow])
+            for f in FLOWS
+            if f not in QUICK
+        ),
     ],
-)
-@pytest.mark.parametrize(
-    "flow",
-    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FLOWS],
 )
 def test_compiled_functions_agree_with_eager_ones(flow, way):
     outputs, weights = eager(flow)

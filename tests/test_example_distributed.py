@@ -1,6 +1,7 @@
 """The distributed example, run as a user runs it, and with a worker that is killed."""
 
 import csv
+import importlib
 import os
 import re
 import signal
@@ -94,11 +95,16 @@ def test_nothing_is_lost_when_a_worker_is_killed(finished, folder, tmp_path):
     assert not (tmp_path / "2 workers" / "backup.npz").exists()
 
 
-def test_what_cannot_be_done_is_refused(tmp_path):
+def test_what_cannot_be_done_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    example = importlib.import_module("train_distributed")
+
     def refused(*args) -> str:
-        run = subprocess.run(command(tmp_path, *args), capture_output=True, text=True)
-        assert run.returncode == 2
-        return run.stderr
+        monkeypatch.setattr(sys, "argv", command(tmp_path, *args)[1:])
+        with pytest.raises(SystemExit) as end:
+            example.main()
+        assert end.value.code == 2
+        return capsys.readouterr().err
 
     assert "--cluster and --index go together" in refused("--index", 1)
     uneven = refused("--workers", 3)

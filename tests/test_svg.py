@@ -381,11 +381,12 @@ def test_actions_lead_from_a_frame_to_the_next():
 # Keras
 
 
-@pytest.mark.parametrize("block", ["conv", "auto", "trig", "cosine"])
+@pytest.mark.parametrize("block", ["conv", "auto", "cosine"])
 @pytest.mark.slow
 def test_a_block_learns_and_is_saved(block, tmp_path):
     model, x = tiny(block=block), np.tile(videos(1, 4), (8, 1, 1, 1, 1))
-    model.compile(keras.optimizers.Adam(1e-2))
+    # Keras traces a step of Adam twice, each time for seconds.
+    model.compile(keras.optimizers.SGD(0.5))
     losses = model.fit(x, batch_size=2, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < 0.9 * losses[0]
     noise = normal(8, 1, 2, 3)
@@ -435,9 +436,8 @@ def test_configuration():
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="XLA is TensorFlow's and JAX's"
 )
-@pytest.mark.parametrize("block", ["conv", "trig"])
-def test_compiled_by_xla(block):
-    model, x = tiny(block=block), videos(4, 4)
+def test_compiled_by_xla():
+    model, x = tiny(block="trig"), videos(4, 4)
     plain = same_draws(model, x)["reconstruction"]
     model.compile(keras.optimizers.SGD(1e-3), jit_compile=True)
     history = model.fit(x, batch_size=4, epochs=2, verbose=0).history["loss"]
@@ -487,9 +487,8 @@ assert np.abs(frames - given["frames"]).max() < 1e-5
 
 @on_tensorflow
 @pytest.mark.slow
-@pytest.mark.parametrize("block", ["conv", "trig"])
-def test_a_saved_generator_is_served_without_this_library(block, tmp_path):
-    model = moved(tiny(block=block))
+def test_a_saved_generator_is_served_without_this_library(tmp_path):
+    model = moved(tiny(block="trig"))
     generator = models.VideoGenerator(model, 3, 2)
     with_noise = generator.input_signature(noise=True)
     generator.export(str(tmp_path / "drawn"), verbose=False)
@@ -512,7 +511,7 @@ def test_training_on_a_dataset_of_videos():
 
     dataset = tf.data.Dataset.from_tensor_slices(videos(4)).batch(2)
     model = tiny()
-    model.compile("adam")
+    model.compile("sgd")
     history = model.fit(
         dataset, validation_data=dataset, shuffle=False, verbose=0
     ).history

@@ -35,6 +35,8 @@ def build(ode):
         [keras.Input((8, 8, CHANNELS)), ode, keras.layers.GlobalAveragePooling2D()]
     )
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+    # With variables that a step does not have to make, it is traced once.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
