@@ -48,14 +48,18 @@ def test_backends_agree(tmp_path):
         model, shape = make()
         model.save(tmp_path / f"{name}.keras")
         np.savez(tmp_path / f"{name}.npz", x=random(shape))
-    for backend in BACKENDS:
-        run = subprocess.run(
+    readers = [
+        subprocess.Popen(
             [sys.executable, READ, tmp_path],
             env={**os.environ, "KERAS_BACKEND": backend},
-            capture_output=True,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        assert run.returncode == 0, run.stderr
+        for backend in BACKENDS
+    ]
+    for reader in readers:
+        _, errors = reader.communicate()
+        assert reader.returncode == 0, errors
     for name in MODELS:
         first, *others = (
             dict(np.load(tmp_path / f"{name}.{backend}.npz")) for backend in BACKENDS
