@@ -381,7 +381,7 @@ def test_actions_lead_from_a_frame_to_the_next():
 # Keras
 
 
-@pytest.mark.parametrize("block", ["conv", "auto", "cosine"])
+@pytest.mark.parametrize("block", ["conv", "trig", "cosine"])
 @pytest.mark.slow
 def test_a_block_learns_and_is_saved(block, tmp_path):
     model, x = tiny(block=block), np.tile(videos(1, 4), (8, 1, 1, 1, 1))
