@@ -88,7 +88,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "test_example_distributed.py::test_two_workers_learn_what_one_learns",
     ),
     "`keras.distribution.DataParallel`": (
-        "test_distribution.py::test_data_parallel_over_two_devices",
+        "test_distribution.py::test_two_devices_of_a_distribution[data_parallel]",
     ),
     "video models learn, are saved and generate": (
         "test_svg.py::test_a_block_learns_and_is_saved[trig]",

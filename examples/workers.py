@@ -167,7 +167,7 @@ class JaxWorkers(_ByIndex):
 
         mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"])
         layout = keras.distribution.LayoutMap(mesh)
-        layout[r".*/time_varying/\\w+_kernel"] = (None, None, None, None, "model")
+        layout[r".*/time_varying\\w*/\\w+_kernel"] = (None, None, None, None, "model")
         keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
     """
 

@@ -84,9 +84,10 @@ def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="Keras shards batches on JAX only")
-def test_data_parallel_over_two_devices(alone, tmp_path):
+@pytest.mark.parametrize("how", ["data_parallel", "model_parallel"])
+def test_two_devices_of_a_distribution(how, alone, tmp_path):
     flags = re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))
     flags += " --xla_force_host_platform_device_count=2"
     file = tmp_path / "weights.npz"
-    process = start("data_parallel", file, XLA_FLAGS=flags)
+    process = start(how, file, XLA_FLAGS=flags)
     assert_same(*results((process, file)), alone)

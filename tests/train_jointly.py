@@ -3,7 +3,8 @@
     python train_jointly.py HOW FILE
 
 HOW is `alone`, `mirrored` (`tf.distribute.MirroredStrategy` over two devices), `worker`
-(one of the workers that TF_CONFIG names) or `data_parallel` (over all devices of JAX).
+(one of the workers that TF_CONFIG names), `data_parallel` (over all devices of JAX) or
+`model_parallel` (over them too, each with a part of the coefficients).
 Devices are made before a backend starts: hence a script of its own.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from keras_nanode import Adaptive, callbacks, layers
 
 BATCHES, BATCH_SIZE = 6, 16
-CHANNELS = 3
+CHANNELS = 4  # as many as two devices can share
 
 
 def strategy_for(how):
@@ -28,6 +29,16 @@ def strategy_for(how):
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def distribution_for(how):
+    if how == "data_parallel":
+        return keras.distribution.DataParallel()
+    devices = keras.distribution.list_devices()
+    mesh = keras.distribution.DeviceMesh((1, len(devices)), ["batch", "model"])
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[r".*/time_varying\w*/\w+_kernel"] = (None, None, None, None, "model")
+    return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
 
 
 def build(ode):
@@ -70,10 +81,16 @@ def train_on(dataset, model, strategy):
     return logs
 
 
+def divided(weight):
+    """Whether each device of JAX has half of it."""
+    shards = weight.value.addressable_shards
+    return [2 * shard.data.size for shard in shards] == [weight.value.size] * 2
+
+
 def main(how, file):
     strategy, replicas = None, 1
-    if how == "data_parallel":
-        distribution = keras.distribution.DataParallel()
+    if how.endswith("_parallel"):
+        distribution = distribution_for(how)
         keras.distribution.set_distribution(distribution)
         replicas = distribution.device_mesh.devices.size
     elif how != "alone":
@@ -102,6 +119,8 @@ def main(how, file):
         for i, (weight, old) in enumerate(zip(model.get_weights(), start, strict=True)):
             saved[f"{name}/weight/{i}"] = weight
             saved[f"{name}/moved/{i}"] = weight - old
+        if how == "model_parallel":
+            assert all(divided(w) for w in model.weights if "kernel" in w.path)
         saved |= {f"{name}/log/{key}": value for key, value in logs.items()}
     np.savez(file, **saved)
 
