@@ -84,7 +84,6 @@ def tolerance(dtype):
     [
         *in_turn(SOLVERS, BASES, [FLOAT64]),
         *((solver, "bucket", FLOAT64) for solver in REVERSIBLE),
-        *((solver, "trig", FLOAT64) for solver in REVERSIBLE),
         ("rk4", "trig", "float32"),
         ("alf", "trig", "float32"),
     ],

@@ -213,10 +213,7 @@ def test_an_unknown_number_of_times(kind):
             loss = tf.reduce_sum(y**2)
         return y, status, tape.gradient(loss, t)
 
-    def loss(t):
-        return ops.sum(solve(t, **KINDS[kind])[0] ** 2)
-
-    for times in (ONCE, [0.0, 1.0], [1.0, 0.5, -0.5, -0.6]):
+    for times in ([0.0, 1.0], [1.0, 0.5, -0.5, -0.6]):
         y, status, in_times = numbers(run(tensor(times)))
         expected, _ = solve(times, **KINDS[kind])
         np.testing.assert_allclose(y, numbers(expected), rtol=1e-12)
@@ -253,8 +250,10 @@ def test_the_gradient_in_times_is_that_of_the_solution(kind, func):
     options["steps"] = Adaptive(1e-9, 1e-9) if "adaptive" in kind else 150
     times, y0 = np.array([0.1, 0.5, 1.2]), np.array([1.0, -0.5])
 
+    y = compiled(lambda t: odeint(func, tensor(y0), t, **accurate))
+
     def loss(t):
-        return float(np.sum(numbers(odeint(func, tensor(y0), t, **accurate)) ** 2))
+        return np.sum(numbers(y(tensor(t))) ** 2)
 
     moves = 1e-5 * np.eye(3)
     expected = [(loss(times + m) - loss(times - m)) / 2e-5 for m in moves]
