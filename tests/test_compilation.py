@@ -31,7 +31,7 @@ FLOWS = {
     "direct": {"solver": "heun", "steps": 3, "adjoint": "direct"},
     "direct-adaptive": {"adjoint": "direct", **ADAPTIVE},
 }
-# XLA takes long to compile the others. The graphs of those are in all tests.
+# XLA takes long to compile the others.
 QUICK = ("checkpoint", "reversible")
 
 
@@ -54,16 +54,15 @@ def three_steps(options, **compilation):
 
 
 @pytest.mark.parametrize(
-    ("flow", "way"),
+    "way",
     [
-        *(pytest.param(f, "graph", marks=on_tensorflow) for f in QUICK),
-        *(pytest.param(f, "jit_compile", marks=not_on_torch) for f in QUICK),
-        *(
-            pytest.param(f, "jit_compile", marks=[not_on_torch, pytest.mark.slow])
-            for f in FLOWS
-            if f not in QUICK
-        ),
+        pytest.param("graph", marks=on_tensorflow),
+        pytest.param("jit_compile", marks=not_on_torch),
     ],
+)
+@pytest.mark.parametrize(
+    "flow",
+    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FLOWS],
 )
 def test_compiled_functions_agree_with_eager_ones(flow, way):
     outputs, weights = eager(flow)

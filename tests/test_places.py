@@ -271,13 +271,10 @@ def turns(pairs, places, steps):
 
 
 # The gradient of equal steps is the backend's own with `direct`: two of them will do.
-WITH = {
-    "direct": ("rk4", "alf"),
-    "reversible": REVERSIBLE,
-    "checkpoint": SOLVERS,
-    "backsolve": SOLVERS,
-}
-FIXED = [(solver, adjoint) for adjoint in ADJOINTS for solver in WITH[adjoint]]
+ONLY = {"direct": ("rk4", "alf"), "reversible": REVERSIBLE}
+FIXED = [
+    (solver, adjoint) for adjoint in ADJOINTS for solver in ONLY.get(adjoint, SOLVERS)
+]
 CHOSEN = list(itertools.product(PAIRS, ("checkpoint", "backsolve", "direct")))
 ANYWHERE = list(PLACES)
 CHOOSING = [place for place in PLACES if place not in NOT_ADAPTIVE]

@@ -285,7 +285,7 @@ def test_a_variable_in_a_list_gets_its_gradient():
 def test_second_derivatives_in_times(kind, func):
     """Those that have to do with t1 and t2, against differences of the gradient."""
     options = {**KINDS[kind]}
-    options["steps"] = Adaptive(1e-5, 1e-5) if "adaptive" in kind else 30
+    options["steps"] = Adaptive(1e-7, 1e-7) if "adaptive" in kind else 30
     y0, times = tensor([1.0, -0.5]), np.array([0.1, 0.5, 1.2])
 
     def first(t, **options):
