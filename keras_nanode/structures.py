@@ -24,7 +24,8 @@ def stop_gradient(x: Structure) -> Structure:
 def as_scalar(x, dtype):
     """Casts a scalar so that it can multiply tensors of `dtype`. Python floats pass
     through."""
-    return x if isinstance(x, float) else ops.cast(x, dtype)
+    # Keras takes longer to find nothing to cast than a small state to be multiplied.
+    return x if isinstance(x, float) or x.dtype == dtype else ops.cast(x, dtype)
 
 
 def weighted(*terms: tuple[float, Structure]) -> Structure:

@@ -32,6 +32,7 @@ from keras_nanode import (
     odeint,
 )
 from keras_nanode.integrate import integrate
+from keras_nanode.stateless import LayerFunction
 from keras_nanode.stepping import Problem
 from keras_nanode.stepping.checkpoints import Segments, Squares
 from keras_nanode.stepping.fixed import FixedSteps
@@ -591,3 +592,30 @@ def test_inference_keeps_no_lists(adjoint, steps):
     assert not lists(False)
     # Otherwise the test sees nothing; direct's fixed steps leave it to the backend.
     assert lists(True) or (adjoint == "direct" and steps == 5)
+
+
+@pytest.mark.parametrize(
+    "basis",
+    [None, bases.Bucket(4), bases.Trigonometric(2)],
+    ids=["constant", "bucket", "trig"],
+)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_the_length_of_a_step_may_be_part_of_the_last_weights(
+    adjoint, basis, monkeypatch
+):
+    """h f(y, theta) = f(y, h theta), where f is linear in some weights: both ways give
+    the same gradients."""
+    solver = "reversible_heun" if adjoint == "reversible" else "rk4"
+    x = random((4, 3), FLOAT64)
+
+    def found():
+        block = layers.DenseBlock(hidden_units=5, dtype=FLOAT64)
+        dynamics = layers.TimeVarying(block, basis) if basis else block
+        ode = layers.ODE(dynamics, solver, steps=4, adjoint=adjoint)
+        ode.build(x.shape)
+        ode.set_weights([random(v.shape, FLOAT64) for v in ode.weights])
+        return layer_gradients(ode, x)
+
+    absorbed = found()
+    monkeypatch.setattr(LayerFunction, "scale", None)
+    assert_close(absorbed, found(), tolerance(FLOAT64))

@@ -121,6 +121,42 @@ def test_a_layer_of_the_user_is_called_every_time(varies):
     assert plain.calls == before + 10
 
 
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve"])
+def test_a_gradient_is_recorded_too(adjoint, monkeypatch):
+    """What a solver differentiates once is a graph, which autograd has no part in."""
+    import torch
+
+    from keras_nanode.backend import _recording
+
+    dynamics = layers.ConvBlock(hidden_filters=4, normalization="group")
+    ode = layers.ODE(dynamics, "heun", steps=3, adjoint=adjoint)
+    first = solved(ode)
+    assert [g for g in graphs(dynamics) if isinstance(g, _recording.Halves)]
+    calls = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k)
+    )
+    again = solved(ode)
+    assert len(calls) == 1  # the user's own
+    for x, y in zip(first, again, strict=True):
+        np.testing.assert_allclose(x.detach(), y.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_that_is_written_into_stays_a_copy():
+    import torch
+
+    from keras_nanode.backend import _recording
+
+    def doubled(x):
+        return torch.clone(x).mul_(2)
+
+    x = torch.ones(3)
+    graph = _recording._operations(doubled, [x])
+    np.testing.assert_array_equal(graph(x), 2.0)
+    np.testing.assert_array_equal(x, 1.0)
+
+
 def test_a_changed_attribute_is_seen():
     dynamics = keras.layers.Dense(8)
     ode = layers.ODE(dynamics, "euler", steps=1)

@@ -1,6 +1,7 @@
 """The seam on PyTorch, which runs every loop in Python."""
 
 import contextlib
+import functools
 import math
 
 import torch
@@ -15,6 +16,10 @@ _WRITTEN = (
 
 
 def vjp(f, *primals):
+    if isinstance(f, functools.partial) and isinstance(f.func, _recording.Recorded):
+        found = f.func.vjp(f.args, primals)
+        if found is not None:
+            return found
     with torch.enable_grad():
         primals = tree.map_structure(lambda x: x.detach().requires_grad_(), primals)
         outputs = f(*primals)

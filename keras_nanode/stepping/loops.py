@@ -91,8 +91,9 @@ def backward_loop(
         def one(j, carry):
             carry, collected = carry
             j = length - 1 - j if reverse else j
-            carry, cotangents = body(start + j, get_step(j), carry)
-            return carry, weights.collect(collected, j, cotangents)
+            step = get_step(j)
+            carry, cotangents = body(start + j, step, carry)
+            return carry, weights.collect(collected, j, step.release_h(cotangents))
 
         collected = weights.collector(prepared, steps.batch_size, gradient)
         carry, collected = steps.loop(length, one, (carry, collected))

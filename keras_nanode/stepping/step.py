@@ -1,7 +1,6 @@
 """One step of a solver, and what a batch of steps is made of."""
 
 import abc
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ from keras_nanode import backend
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.structures import add, apply_if, row, zeros_like
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
 
 
 class Step:
@@ -22,27 +20,41 @@ class Step:
         theta: The sets of weights.
         jump: Whether the weights jump where it begins; None if they never do. Then the
             last set is that of the step before, at this place.
+        absorbed: What the weights were multiplied by; None for nothing.
     """
 
-    def __init__(self, problem: Problem, h, times, theta: list[Structure], jump=None):
+    def __init__(
+        self,
+        problem: Problem,
+        h,
+        times,
+        theta: list[Structure],
+        jump=None,
+        absorbed=None,
+    ):
         self.problem, self.h, self.times = problem, h, times
-        self.theta, self.jump = theta, jump
+        self.theta, self.jump, self.absorbed = theta, jump, absorbed
 
     def absorb_h(self) -> "Step":
         """Folds h into the weights, where f is linear in them.
 
         The step has length 1 then, and saves one product with the whole state.
         """
-        func, scale = self.problem.field.func, self.problem.field.scale
+        scale = self.problem.field.scale
         # Slopes that are carried on would be those of the step before, of another h.
         if scale is None or self.problem.solver.carries_slopes:
             return self
-        field = VectorField(
-            lambda t, y, theta: func(t, y, scale(theta, self.h)),
-            self.problem.field.weights,
-        )
-        problem = dataclasses.replace(self.problem, field=field)
-        return Step(problem, 1.0, self.times, self.theta, self.jump)
+        theta = [scale(weights, self.h) for weights in self.theta]
+        return Step(self.problem, 1.0, self.times, theta, self.jump, self.h)
+
+    def release_h(self, cotangents: list[Structure]) -> list[Structure]:
+        """The cotangents of the weights that h was folded into, of those of the
+        step's."""
+        scale = self.problem.field.scale
+        if self.absorbed is None or scale is None:
+            return cotangents
+        # A product with h, or with 1, is its own transpose.
+        return [scale(cotangent, self.absorbed) for cotangent in cotangents]
 
     def slopes(self, theta: list[Structure]):
         """f(i, y), the vector field at node i, with the given sets of weights."""
@@ -53,7 +65,7 @@ class Step:
         """The slope at node i, and its pullback to y and the weights there."""
         func = self.problem.field.func
         theta = self.theta[self.problem.set_of_nodes[i]]
-        return backend.vjp(lambda y, theta: func(self.times[i], y, theta), y, theta)
+        return backend.vjp(functools.partial(func, self.times[i]), y, theta)
 
     def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
         """The cotangent of each set of weights, of those of the weights at nodes."""
