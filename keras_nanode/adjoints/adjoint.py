@@ -40,13 +40,10 @@ class Adjoint(abc.ABC):
                 f"Received: solver={solver.name!r}, adjoint={self!r}"
             )
 
-    def for_inference(self, steps: int | Adaptive) -> "Adjoint":
-        """The same gradient, but the forward pass stores nothing for it.
-
-        A gradient then costs one more solve.
-        """
+    def keeps_states(self, steps: int | Adaptive) -> bool:
+        """Whether the forward pass stores states, although nobody may differentiate."""
         del steps
-        return self
+        return False
 
     def checkpoints(self, problem: Problem, stepping: Stepping) -> Any:
         """Which states the solve keeps; None for none."""

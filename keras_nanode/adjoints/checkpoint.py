@@ -7,7 +7,6 @@ import keras
 from keras_nanode import checks
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.adjoints.backward_pass import BackwardPass
-from keras_nanode.adjoints.recompute import Recompute
 from keras_nanode.stepping.loops import backward_loop, forward_loop
 from keras_nanode.structures import read, write, zeros_like
 
@@ -62,9 +61,9 @@ class Checkpoint(Adjoint):
         if self.num is not None:
             super().check(solver)
 
-    def for_inference(self, steps):
+    def keeps_states(self, steps):
         del steps
-        return Recompute(self)
+        return True
 
     def checkpoints(self, problem, stepping):
         return stepping.checkpoints(problem, self.num)

@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
-from keras_nanode.adjoints.recompute import Recompute
 from keras_nanode.stepping import Adaptive
 from keras_nanode.stepping.loops import solve
 from keras_nanode.structures import stop_gradient
@@ -27,8 +26,9 @@ class Direct(Adjoint):
 
     follows_times = True
 
-    def for_inference(self, steps):
-        return Recompute(self) if isinstance(steps, Adaptive) else self
+    def keeps_states(self, steps):
+        # Where steps are chosen first, they are kept to be taken again.
+        return isinstance(steps, Adaptive)
 
     def solve(self, problem, stepping, y0, params):
         if math.isinf(backend.most_unrolled()):

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.stepping import Adaptive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,3 +30,8 @@ class Recompute(Adjoint):
 
         _, pullback = backend.vjp(solve, *primals)
         return pullback(cotangents)
+
+
+def for_inference(adjoint: Adjoint, steps: int | Adaptive) -> Adjoint:
+    """The same gradient, but the forward pass stores nothing for it."""
+    return Recompute(adjoint) if adjoint.keeps_states(steps) else adjoint

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_nanode import adjoints, checks, solvers
 from keras_nanode.adjoints import AdjointLike
+from keras_nanode.adjoints.recompute import for_inference
 from keras_nanode.dynamics import (
     WeightsOverTime,
     arrangement,
@@ -206,7 +207,9 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def _flow(self, inputs, t_span, training, mask):
         field, params = self.field(mask)
-        adjoint = self.adjoint if training else self.adjoint.for_inference(self.steps)
+        adjoint = self.adjoint
+        if not training:
+            adjoint = for_inference(adjoint, self.steps)
         y, stats = integrate(
             field,
             as_state(inputs),

@@ -6,8 +6,13 @@ import keras
 from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.models.svg.recurrent import advance, gaussian, joined, sample
-from keras_nanode.models.svg.vgg import over_time
+from keras_nanode.models.svg.recurrent import (
+    advance,
+    gaussian,
+    joined,
+    over_time,
+    sample,
+)
 
 
 def roll_out(model, context, actions, noise):

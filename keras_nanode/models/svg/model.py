@@ -197,7 +197,7 @@ class SVG(keras.Model):
 
     def call(self, inputs, training=None):
         frames, actions = self._split(inputs)
-        features, *skips = vgg.over_time(self.encoder, frames, training)
+        features, *skips = recurrent.over_time(self.encoder, frames, training)
         before = recurrent.joined(features[:, :-1], actions)
         behind = recurrent.joined(features[:, 1:], actions)
         q, _ = recurrent.gaussian(self.posterior, behind)
@@ -209,8 +209,8 @@ class SVG(keras.Model):
         sources = ops.minimum(
             ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
         )
-        skips = [ops.take(skip, sources, axis=1) for skip in skips]
-        reconstruction = vgg.over_time(self.decoder, [predicted, *skips], training)
+        coded = [predicted, *(ops.take(skip, sources, axis=1) for skip in skips)]
+        reconstruction = recurrent.over_time(self.decoder, coded, training)
         return {
             "reconstruction": check.nan_for_bad(reconstruction, frames),
             **dict(zip(recurrent.GAUSSIANS, (*q, *p), strict=True)),

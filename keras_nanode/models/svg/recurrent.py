@@ -1,7 +1,7 @@
-"""The recurrent networks of SVG, and the Gaussians that two of them give.
+"""Sequences in SVG: its recurrent networks, and the Gaussians that two of them give.
 
-The networks are functions of a sequence and of their states. A Gaussian has a diagonal
-covariance, and is a pair of tensors: means and log variances.
+The recurrent networks are functions of a sequence and of their states. A Gaussian has a
+diagonal covariance, and is a pair of tensors: means and log variances.
 """
 
 import keras
@@ -88,3 +88,15 @@ def sample(gaussian, noise):
     """What standard normal `noise` becomes under (mean, log variance)."""
     mean, log_variance = gaussian
     return mean + ops.exp(0.5 * log_variance) * noise
+
+
+def over_time(network, inputs, training):
+    """The outputs of a network of frames for sequences of them."""
+    time = ops.shape(keras.tree.flatten(inputs)[0])[1]
+    flat = keras.tree.map_structure(
+        lambda x: ops.reshape(x, (-1, *x.shape[2:])), inputs
+    )
+    return keras.tree.map_structure(
+        lambda x: ops.reshape(x, (-1, time, *x.shape[1:])),
+        network(flat, training=training),
+    )

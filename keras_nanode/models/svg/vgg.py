@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import keras
-from keras import ops
 
 from keras_nanode import bases
 from keras_nanode.adjoints import AdjointLike
@@ -144,15 +143,3 @@ class VGG:
         if activation:
             return keras.layers.Activation(activation, dtype=self.dtype)(x)
         return keras.layers.LeakyReLU(_SLOPE, dtype=self.dtype)(x)
-
-
-def over_time(network, inputs, training):
-    """The outputs of a network of frames for sequences of them."""
-    time = ops.shape(keras.tree.flatten(inputs)[0])[1]
-    flat = keras.tree.map_structure(
-        lambda x: ops.reshape(x, (-1, *x.shape[2:])), inputs
-    )
-    return keras.tree.map_structure(
-        lambda x: ops.reshape(x, (-1, time, *x.shape[1:])),
-        network(flat, training=training),
-    )
