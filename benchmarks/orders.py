@@ -1,0 +1,134 @@
+"""The number of basis functions against the fit: the paper's Figures 1 and 2.
+
+Trains the classifier of `learning.py`, with 20 Euler steps, for bases of 1 to 21
+functions, and draws its training and test accuracy over their number.
+
+    python benchmarks/orders.py --data-dir ~/tensorflow_datasets
+
+Each flow ends at the default of `models.classifier`, sqrt(m) with m sets of weights:
+the number of functions, or of steps if that is smaller. All learn at one rate, which
+`learning.py` found for most of its rows.
+
+Writes `orders.csv`, one line for each run, `orders.md` and `orders.png`. A run is
+written when it ends and is not repeated by a later call.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import learning
+from learning import PERIOD, Results, Row, Run
+from reporting import environment, markdown_table, write_csv
+
+STEPS = 20
+RATE = 3e-3
+
+
+def flow(block: str, size: int, periods: float | None = None) -> Row:
+    """A basis of some size; `periods` is how many times the flow is that of a
+    trigonometric basis, None for the paper's 2 pi."""
+    horizon = round(math.sqrt(min(size, STEPS)), 2)
+    period = 0.0
+    if block == "trig":
+        period = PERIOD if periods is None else round(periods * horizon, 4)
+    return Row(block, size, period, horizon, "independent", "group", STEPS)
+
+
+LINES: dict[str, tuple[Row, ...]] = {
+    "bucket": tuple(flow("bucket", size) for size in (1, 2, 5, 10, 20)),
+    "cosine": tuple(flow("cosine", size) for size in (1, 2, 5, 10, 20)),
+    "trig, period 2π": tuple(flow("trig", size) for size in (3, 5, 11, 21)),
+    "trig, period 2T": tuple(flow("trig", size, 2) for size in (3, 5, 11, 21)),
+}
+
+
+def complete(path: Path, args: argparse.Namespace) -> Results:
+    """Trains what the file at `path` lacks, one seed after the other, and adds it."""
+    results = learning.read_results(path)
+    for seed in range(1, args.seeds + 1):
+        run = Run(RATE, seed, args.images, args.epochs)
+        for row in (row for rows in LINES.values() for row in rows):
+            if (row, run) not in results:
+                results[row, run] = learning.train(row, run, args.data_dir)
+                print(*row, *run, *results[row, run], flush=True)
+                write_csv(path, [(*key, found) for key, found in results.items()])
+    return results
+
+
+def accuracies(name: str, row: Row, results: Results) -> list[float]:
+    """That of each seed."""
+    return [getattr(result, name) for key, result in results.items() if key[0] == row]
+
+
+def report(results: Results, images: int, epochs: int) -> str:
+    text = (
+        f"CIFAR-10: {images:,} training images, {epochs} epochs, no augmentation; the "
+        f"model of learning.md with {STEPS} Euler steps, Adam at {RATE:g} with a "
+        "cosine decay to 0. K is the number of basis functions, T = sqrt(min(K, "
+        f"{STEPS})) where the flow ends. Accuracy is that on 10,000 other images: the "
+        "mean over the seeds ± the distance of the farthest."
+    )
+    lines = []
+    for name, rows in LINES.items():
+        for row in rows:
+            train, test = (
+                accuracies(kind, row, results)
+                for kind in ("train_accuracy", "test_accuracy")
+            )
+            if test:
+                numbers = (learning.spread(train), learning.spread(test), len(test))
+                lines.append((name, row.size, *numbers))
+    header = ("basis", "K", "train", "test", "seeds")
+    table = markdown_table(header, lines)
+    picture = "![Accuracy over the number of basis functions](orders.png)"
+    return "\n\n".join(["# Orders", environment(), text, table, picture]) + "\n"
+
+
+def plot(results: Results, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    kinds = {"train_accuracy": "training", "test_accuracy": "test"}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, (kind, title) in zip(axes, kinds.items(), strict=True):
+        for name, rows in LINES.items():
+            found = [(row.size, accuracies(kind, row, results)) for row in rows]
+            found = [(size, values) for size, values in found if values]
+            means = [sum(values) / len(values) for _, values in found]
+            (line,) = axis.plot([size for size, _ in found], means, label=name)
+            points = [(size, value) for size, values in found for value in values]
+            axis.plot(*zip(*points, strict=True), "o", ms=3, color=line.get_color())
+        axis.set(xscale="log", xlabel="basis functions", title=f"{title} accuracy")
+        axis.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter("{x:.0%}")
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", type=Path, help="folder with the TFDS dataset cifar10")
+    add("--images", type=int, default=1_500, help="images to train on")
+    add("--epochs", type=int, default=8)
+    add("--seeds", type=int, default=2)
+    add("--output", type=Path, default=Path(__file__).parent, help="folder to write to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    results = complete(args.output / "orders.csv", args)
+    text = report(results, args.images, args.epochs)
+    (args.output / "orders.md").write_text(text)
+    plot(results, args.output / "orders.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
