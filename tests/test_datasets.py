@@ -18,11 +18,7 @@ TFDS_DATASETS = {
     "cifar10": (datasets.cifar10, (32, 32, 3), 10),
     "cifar100": (datasets.cifar100, (32, 32, 3), 100),
 }
-BUILDERS = {
-    "mnist": tfds.image_classification.MNIST,
-    "cifar10": tfds.image_classification.Cifar10,
-    "cifar100": tfds.image_classification.Cifar100,
-}
+BUILDERS = {name: tfds.builder_cls(name) for name in TFDS_DATASETS}
 SIZES = {"train": 40, "test": 10}
 RANDOM = np.random.default_rng(1)
 each_tfds_dataset = pytest.mark.parametrize("name", TFDS_DATASETS)
