@@ -101,7 +101,7 @@ def measure(name: str, data: Path, args: argparse.Namespace) -> Iterator[Sample]
                 yield sample
     if name in plan.WEIGHED:
         for entrant in entrants:
-            if entrant not in failed and entrant.peer != "bare":
+            if entrant not in failed and entrant.peer not in plan.FLOORS:
                 yield weighed(name, entrant, data, args.quick)
 
 

@@ -8,14 +8,10 @@ import functools
 
 import tensorflow as tf
 
-from keras_nanode import Adaptive, odeint
 from peers import worker
-from peers.nanode_layers import make_layer
+from peers.nanode_layers import evaluations
 from peers.tf_fields import FIELDS
 from peers.workloads import Workload
-
-STAGES = {"euler": 1, "rk4": 4}
-DOPRI5_STAGES = 6  # beside the first, which is the last of the step before
 
 
 def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
@@ -59,26 +55,6 @@ def make_step(workload: Workload, variant: str, x, coefficients) -> worker.Step:
         return ()
 
     return step
-
-
-def evaluations(workload: Workload, x, coefficients) -> tuple[int, int]:
-    """Of f, and of f with its vjp."""
-    if workload.steps:
-        count = STAGES[workload.solver] * workload.steps
-        return count, count
-    layer = make_layer(workload, "checkpoint", coefficients)
-    dynamics, tolerance = layer.dynamics, workload.tolerance
-    takes_time = workload.field == "mlp"
-    _, stats = odeint(
-        lambda t, y: dynamics(y, t=t) if takes_time else dynamics(y),
-        x,
-        [0.0, 1.0],
-        solver=workload.solver,
-        steps=Adaptive(tolerance, tolerance, 1000),
-        adjoint="direct",  # the only one that lets a function close over weights
-        return_stats=True,
-    )
-    return int(stats["num_fevals"]), DOPRI5_STAGES * int(stats["num_accepted"])
 
 
 if __name__ == "__main__":

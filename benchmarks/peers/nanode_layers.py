@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_nanode import Adaptive, Checkpoint, bases, layers
+from keras_nanode import Adaptive, Checkpoint, bases, layers, odeint
 from peers.workloads import Workload
 
 ADJOINTS = {
@@ -15,6 +15,9 @@ ADJOINTS = {
     "direct": lambda workload: "direct",
     "reversible": lambda workload: "reversible",
 }
+
+STAGES = {"euler": 1, "rk4": 4}
+DOPRI5_STAGES = 6  # beside the first, which is the last of the step before
 
 
 def make_layer(workload: Workload, variant: str, coefficients):
@@ -55,3 +58,23 @@ def make_dynamics(workload: Workload):
         return keras.Sequential([first, dense(hidden, "tanh"), dense(channels)])
     mlp = [dense(hidden, "tanh"), dense(hidden, "tanh"), dense(channels)]
     return layers.TimeAppended(keras.Sequential(mlp))
+
+
+def evaluations(workload: Workload, x, coefficients) -> tuple[int, int]:
+    """How often f is evaluated, and f with its vjp, where all states are kept."""
+    if workload.steps:
+        count = STAGES[workload.solver] * workload.steps
+        return count, count
+    layer = make_layer(workload, "checkpoint", coefficients)
+    dynamics, tolerance = layer.dynamics, workload.tolerance
+    takes_time = workload.field == "mlp"
+    _, stats = odeint(
+        lambda t, y: dynamics(y, t=t) if takes_time else dynamics(y),
+        x,
+        [0.0, 1.0],
+        solver=workload.solver,
+        steps=Adaptive(tolerance, tolerance, 1000),
+        adjoint="direct",  # the only one that lets a function close over weights
+        return_stats=True,
+    )
+    return int(stats["num_fevals"]), DOPRI5_STAGES * int(stats["num_accepted"])

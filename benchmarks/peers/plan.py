@@ -21,6 +21,8 @@ XLA = " XLA"  # ends a variant in a `tf.function(jit_compile=True)`
 # Where each peer runs: in this environment, or in one that `install.sh` makes.
 ENVIRONMENTS = {
     "bare": "",
+    "bare_torch": "torch",
+    "bare_jax": "jax",
     "nanode": "",
     "nanode_torch": "torch",
     "nanode_jax": "jax",
@@ -30,6 +32,8 @@ ENVIRONMENTS = {
     "diffrax": "jax",
     "tfp": "tfp",
 }
+# What the evaluations alone take, on each engine.
+FLOORS = ("bare", "bare_torch", "bare_jax")
 LAYOUTS = ("adjoint", "adjoint channels_last", "direct", "direct channels_last")
 
 
@@ -43,6 +47,8 @@ _NANODE = _each("nanode", *ADJOINTS)
 _NANODE_XLA = _each("nanode", *(adjoint + XLA for adjoint in ADJOINTS[:3]))
 # On the engines of torchdiffeq and of diffrax.
 _ENGINES = [
+    *_each("bare_torch", "f + vjp"),
+    *_each("bare_jax", "f + vjp"),
     *_each("nanode_torch", *ADJOINTS),
     *_each("nanode_jax", *ADJOINTS[:3]),
 ]
@@ -53,6 +59,7 @@ _CONV = _each("bare", "f + vjp") + _NANODE + _REVERSIBLE + _RESNET
 # Convolutions in a loop take JAX's CPU seconds a step: two of its adjoints will do.
 _CONV_PEERS = [
     *(_CONV + _each("torchdiffeq", *LAYOUTS) + _DIFFRAX[:2]),
+    *_each("bare_torch", "f + vjp"),
     *_each("nanode_torch", *ADJOINTS),
     *_each("nanode_jax", "checkpoint"),
 ]

@@ -7,7 +7,7 @@ from reporting import environment, markdown_table
 
 from peers import samples as samples_of
 from peers import targets
-from peers.plan import DEPTH_NAME, PICTURED, Entrant
+from peers.plan import DEPTH_NAME, FLOORS, PICTURED, Entrant
 from peers.samples import Row, Rows, Sample
 from peers.workloads import DEPTHS
 
@@ -19,11 +19,12 @@ ABOUT = """\
 Milliseconds of a training step: the median of the rounds' medians, each from a process
 of its own, and beside it by how much these differ, (largest - least) / median. MiB is
 the largest memory of a step above what was occupied before. Errors are relative, in the
-Euclidean norm, against float64; of the coefficients the largest. `bare` is the floor:
-the compiled f as often as the solver evaluates it, and its vjp as often, with ready
-weights. `all states` is `Checkpoint(num=steps)`; `XLA` is `jit_compile=True`, which
-Keras leaves off on a CPU by itself. `reversible` is reversible Heun: what another
-method than Euler's differs by is no error of its gradient."""
+Euclidean norm, against float64; of the coefficients the largest. `bare` is the floor,
+and `bare_jax` and `bare_torch` those of the other engines: f as often as this library
+evaluates it, and its vjp as often, with ready weights. `all states` is
+`Checkpoint(num=steps)`. `XLA` is `jit_compile=True`, which Keras leaves off on a CPU by
+itself. `reversible` is reversible Heun: the difference between it and Euler's method is
+not an error of its gradient."""
 
 
 def report(samples: list[Sample]) -> str:
@@ -87,7 +88,8 @@ def plot(rows: Rows, path: Path) -> None:
 def _bars(axis, name: str, group: dict[Entrant, Row]) -> None:
     timed = [(e, row) for e, row in group.items() if not math.isnan(row.ms)]
     timed.sort(key=lambda pair: -pair[1].ms)
-    colors = {"bare": "black", "nanode": "tab:blue"}
+    ours = ("nanode", "nanode_torch", "nanode_jax")
+    colors = {**dict.fromkeys(FLOORS, "black"), **dict.fromkeys(ours, "tab:blue")}
     bars = axis.barh(
         [_name(e) for e, _ in timed],
         [row.ms for _, row in timed],

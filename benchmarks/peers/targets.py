@@ -77,6 +77,11 @@ TARGETS = [
     ),
     # On the peers' own engines.
     *(
+        Target(name, Entrant("nanode_jax", variant), 1.15, _of("bare_jax", "f + vjp"))
+        for name in ("dense-bucket", "mlp-adaptive")
+        for variant in ("all states", "backsolve")
+    ),
+    *(
         target
         for name in ("conv-trig-100", "dense-bucket", "mlp-adaptive", "tiny")
         for target in (
