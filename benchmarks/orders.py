@@ -37,9 +37,10 @@ def flow(block: str, size: int, periods: float | None = None) -> Row:
 
 LINES: dict[str, tuple[Row, ...]] = {
     "bucket": tuple(flow("bucket", size) for size in (1, 2, 5, 10, 20)),
-    "cosine": tuple(flow("cosine", size) for size in (1, 2, 5, 10, 20)),
-    "trig, period 2π": tuple(flow("trig", size) for size in (3, 5, 11, 21)),
-    "trig, period 2T": tuple(flow("trig", size, 2) for size in (3, 5, 11, 21)),
+    # One cosine is one bucket: a constant.
+    "cosine": tuple(flow("cosine", size) for size in (2, 5, 10, 20)),
+    "trig, period 2π": tuple(flow("trig", size) for size in (5, 11, 21)),
+    "trig, period 2T": tuple(flow("trig", size, 2) for size in (5, 11, 21)),
 }
 
 

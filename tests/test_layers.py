@@ -478,6 +478,18 @@ def test_impure_dynamics_are_refused_when_built(impure):
     assert "_Traced" not in str(caught.value)
 
 
+def test_random_numbers_without_a_seed_are_refused():
+    """Keras draws them from a variable that is not the layer's. In a compiled loop
+    every step would have the same."""
+    noisy = keras.layers.Lambda(
+        lambda x: x + keras.random.normal((3,)), output_shape=(3,)
+    )
+    words = {"jax": "seeded random ops"}  # Keras' own
+    expected = words.get(keras.backend.backend(), "must be a pure function.*updates")
+    with pytest.raises(ValueError, match=f"(?s){expected}"):
+        layers.ODE(noisy, steps=2)(random((4, 3)))
+
+
 def test_frozen_batch_normalization_is_pure():
     norm = keras.layers.BatchNormalization(trainable=False)
     x = random((4, 3))

@@ -205,13 +205,6 @@ def test_a_function_that_reads_more_than_its_argument_is_called_every_time(
     np.testing.assert_allclose(numbers(ode(X)) - X, 3 * once, rtol=1e-4, atol=1e-5)
 
 
-def test_a_function_that_draws_numbers_is_not_recorded():
-    noise = keras.layers.Lambda(lambda x: x + keras.random.normal((8,)))
-    dynamics = keras.Sequential([noise])
-    layers.ODE(dynamics, "euler", steps=1)(X)
-    assert not graphs(dynamics)
-
-
 def test_a_solve_within_a_solve_keeps_its_own_gradient():
     inner = layers.ODE(keras.layers.Dense(8), "euler", steps=2)
     ode = layers.ODE(inner, "euler", steps=2)
