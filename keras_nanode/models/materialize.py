@@ -183,8 +183,8 @@ def _unrolled(ode: ODE, x, steps):
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(steps):
-        theta = field.weights.at(prepared, i)
-        step = Step(problem, h[i], times[i], theta).absorb_h()
+        step = Step(problem, h[i], times[i], field.weights.at(prepared, i)).absorb_h()
+        theta = step.theta
         if i == 0:
             state = ode.solver.start(step.slopes(theta), state)
         if jumps is not None and bool(jumps[i]):
