@@ -50,8 +50,8 @@ def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
     `arrange(t, y, *args)` gives the layer's first input, and a dict of the other inputs
     by their names.
 
-    A layer whose first input is called `t` takes (t, y, *args), one with another input
-    `t` (y, *args) and the time there, and any other (y, *args).
+    If the layer's first input is called `t`, it takes (t, y, *args). Otherwise it takes
+    (y, *args), and the time as the input `t` if it has one.
 
     Raises:
         ValueError: if the layer's `call` does not take so many inputs.

@@ -49,9 +49,11 @@ class LayerFunction:
 
     @property
     def scale(self) -> Callable[[list, Any], list] | None:
-        """`scale(weights, h)` gives the weights that make the outputs h times as large;
-        None if they are not known to be linear in any, or h times those might vanish
-        in a lower precision."""
+        """`scale(weights, h)` gives weights that make the outputs h times as large.
+
+        None if the outputs are not known to be linear in any weights, or if h times
+        these might vanish in a lower precision.
+        """
         layer = self.layer
         linear = {id(v) for v in getattr(layer, "linear_variables", ())}
         found = [id(v) in linear for v in self._weights]

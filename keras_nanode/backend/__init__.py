@@ -32,13 +32,13 @@ structure of tensors that `keras.tree` understands.
 `is_known(x) -> bool`
     Whether a tensor has a value now, rather than in a compiled function later.
 `report(f, value, state) -> bool`, `await_reports()`
-    Where a compiled function cannot assign to variables that it was not given,
-    `f(value)` is called with an array whenever it runs, and True returned; but never
-    where it is compiled for a `state` of any batch size, which is for export.
+    A compiled function may be unable to assign to variables that it was not given.
+    There `f(value)` is called with an array whenever it runs, and the result is True.
+    A function for a `state` of any batch size is for export, and reports nothing.
     `await_reports()` returns when all such calls are over.
 `as_graph(f, *primals) -> outputs`
-    `f(*primals)`, in eager mode traced first where the backend has graphs that save it
-    the loops in Python of a library of its own: TensorFlow.
+    `f(*primals)`. In eager mode TensorFlow traces it first: a graph takes the place of
+    the Python loops of a library that f calls.
 `shielded(f, layer=None) -> f`
     The function `f(t, y, *others)` such that nothing changes if it writes into t or y,
     or later into what it gave. Writing into the others is an error. If all that f does

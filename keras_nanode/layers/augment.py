@@ -13,8 +13,8 @@ from keras_nanode.layers.arguments import CheckedArguments
 class Augment(CheckedArguments, keras.Layer):
     """Appends channels of zeros.
 
-    A flow keeps the order of points on a line, so that no exact ODE in one dimension,
-    autonomous or not, reaches h(x) = -x; with one more dimension it can turn around.
+    A flow keeps the order of points on a line. No exact ODE in one dimension reaches
+    h(x) = -x, whether it depends on time or not. With one more dimension it can turn.
 
     Args:
         channels: Positive integer, the number of channels to append.

@@ -1,7 +1,7 @@
 """`tensorflow_probability.math.ode.BDF` as a solver here, with its own adjoint.
 
-It integrates forwards, so that its time is the distance from the first time, and knows
-no jumps, so that each piece from one output time or breakpoint of the weights to the
+BDF integrates forwards only, and its time is the distance from the first time. It does
+not expect jumps: each piece from one output time or breakpoint of the weights to the
 next is a solve of its own. The state and the parameters are one vector each, whatever
 their structures and dtypes.
 """

@@ -24,20 +24,20 @@ VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
 class SVG(keras.Model):
     """Predicts videos, many futures for one past: SVG with a learned prior (SVG-LP).
 
-    An encoder h turns frames into features. Given those before it, a frame x_t is
-    decoded from a latent z_t, which in training comes from the posterior, who has seen
-    x_t, and in generation from the prior, who has not:
+    An encoder h turns frames into features. A frame x_t is decoded from the features of
+    the frame before it and from a latent z_t. In training the posterior q draws z_t: it
+    has seen x_t. In generation the prior p draws it. Both and the predictor are LSTMs:
 
         q(z_t | x_1..t),   p(z_t | x_1..t-1),   x_t = decoder(predictor(h(x_t-1), z_t))
 
-    each an LSTM over time. Skip connections lead from the encoder to the decoder, from
-    the frame before while there is context and from the last frame of the context
-    after it. The loss of a video is the sum over its frames but the first of
+    Skip connections lead from the encoder to the decoder. They start at the frame
+    before, and after the context at its last frame. The loss of a video is the sum over
+    all frames but the first of
 
         MSE(x_t) + beta KL(q || p)
 
     a negative ELBO up to constants. Train it with `fit` on videos alone, without
-    targets and with no loss in `compile`. Beside the `loss`, the mean over videos,
+    targets and without a loss in `compile`. Beside the `loss`, the mean over videos,
     `fit` shows `mse` (over all pixels of all predicted frames), `kl_nats` (the KL of a
     frame), `nelbo_per_frame` (loss / (time - 1), and so mse + beta kl_nats) and
     `nelbo_per_pixel` (loss / (height width channels)). It is normal for the KL to
