@@ -143,6 +143,32 @@ def test_a_gradient_is_recorded_too(adjoint, monkeypatch):
         np.testing.assert_allclose(x.detach(), y.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["expanded", "transposed"])
+def test_a_cotangent_may_have_any_layout(layout):
+    """A graph has views, which are not there for every layout in memory."""
+    import functools
+
+    import torch
+
+    from keras_nanode import backend
+
+    dynamics = keras.Sequential([keras.layers.Dense(8), keras.layers.Reshape((8, 8))])
+    ode = layers.ODE(dynamics, "euler", steps=1)
+    y = torch.tensor(
+        np.random.default_rng(1).normal(size=(2, 8, 8)), dtype=torch.float32
+    )
+    ode.build(y.shape)
+    field, params = ode.field()
+    f = functools.partial(field.func, torch.tensor(0.0))
+    a = torch.ones(()).expand(y.shape) if layout == "expanded" else y.mT
+    found, expected = (
+        backend.vjp(f, y, params)[1](a)
+        for a in (a, a.clone(memory_format=torch.contiguous_format))
+    )
+    assert any(g is not None for g in graphs(dynamics))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+
+
 def test_a_copy_that_is_written_into_stays_a_copy():
     import torch
 

@@ -169,7 +169,7 @@ def _record(f, inputs, number, vjp):
                 found = differentiated(graph, *inner, *outer)
             else:
                 whole = functools.partial(differentiated, flat)
-                graph = Halves(_operations(whole, [*inner, *outer]), size, len(outer))
+                graph = Halves(_operations(whole, [*inner, *outer]), size, outer)
                 outputs, pullback = graph(*inner)
                 found = *outputs, *pullback(*outer)
             return graph if all(map(_are_near, expected, found)) else None
@@ -204,33 +204,36 @@ class Halves:
 
     Args:
         module: The graph.
-        inputs, outputs: How many there are.
+        inputs: How many there are.
+        cotangents: Those that it was recorded with.
     """
 
-    def __init__(self, module: fx.GraphModule, inputs: int, outputs: int):
+    def __init__(self, module: fx.GraphModule, inputs: int, cotangents: list):
         *nodes, last = module.graph.nodes
-        given = [node for node in nodes if node.op == "placeholder"]
-        given, cotangents = given[:inputs], given[inputs:]
-        results = last.args[0]
-        later = set(cotangents)
+        places = [node for node in nodes if node.op == "placeholder"]
+        given, behind = places[:inputs], places[inputs:]
+        results, outputs = last.args[0], len(behind)
+        later = set(behind)
         for node in nodes:
             if not later.isdisjoint(node.all_input_nodes):
                 later.add(node)
         needed = {x for node in later for x in node.all_input_nodes}
         needed |= set(results[outputs:])
         kept = [x for x in nodes if x in needed and x not in later and x not in given]
-        self._number = outputs
+        self._strides = [x.stride() for x in cotangents]
         self._forward = _part(module, given, [*results[:outputs], *kept])
-        self._backward = _part(module, [*given, *kept, *cotangents], results[outputs:])
+        self._backward = _part(module, [*given, *kept, *behind], results[outputs:])
 
     def __call__(self, *leaves):
         with torch.no_grad():
             results = self._forward(*leaves)
-        outputs, kept = results[: self._number], results[self._number :]
+        number = len(self._strides)
+        outputs, kept = results[:number], results[number:]
 
         def pullback(*cotangents):
             with torch.no_grad():
-                return self._backward(*leaves, *kept, *cotangents)
+                arranged = map(_laid_out, cotangents, self._strides)
+                return self._backward(*leaves, *kept, *arranged)
 
         return outputs, pullback
 
@@ -246,6 +249,14 @@ def _part(module: fx.GraphModule, inputs, outputs):
     graph.output(tuple(copies[node] for node in outputs))
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph).forward
+
+
+def _laid_out(x, strides):
+    """x in another layout: a graph has views, which not every layout has."""
+    if x.stride() == strides:
+        return x
+    same = {"dtype": x.dtype, "device": x.device}
+    return torch.empty_strided(x.shape, strides, **same).copy_(x)
 
 
 def _example(x):
