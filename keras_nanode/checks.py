@@ -1,4 +1,4 @@
-"""Checks of arguments that more than one part of the library takes."""
+"""Checks of arguments, shared by several parts of the library."""
 
 import difflib
 import math
@@ -19,7 +19,7 @@ def wrong(name: str, value, expected: str) -> ValueError:
 
 
 def shown(name: str, value) -> str:
-    """`name=value`, cut if it is long; its type too where that says more."""
+    """`name=value`, shortened if it is long, with the type unless it is obvious."""
     text = repr(value)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     plain = value is None or isinstance(value, (bool, int, float, str, tuple, list))
@@ -27,7 +27,7 @@ def shown(name: str, value) -> str:
 
 
 def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
-    """`value` as an int, if it is an integer of at least `least`, at most `most`."""
+    """`value` as an int, if it is an integer from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     too_large = whole and most is not None and value > most
     if not whole or value < least or too_large:
@@ -59,8 +59,8 @@ def one_of(
 ):
     """`value`, if it is one of the known names. One of these may be None.
 
-    `others` says what else would have been taken, and `synonyms` which known name is
-    meant by another.
+    `others` describes other accepted values for the error message. `synonyms` maps
+    other names to known names, for suggestions.
     """
     known = tuple(known)
     if not (value is None or isinstance(value, str)) or value not in known:
@@ -74,7 +74,7 @@ def one_of(
 
 def _suggestion(value, known, synonyms) -> str:
     names = {name.lower(): name for name in known if name is not None} | dict(synonyms)
-    # Of a class, its name.
+    # For a class, use its name.
     text = value if isinstance(value, str) else getattr(value, "__name__", "")
     text = text.lower()
     close = difflib.get_close_matches(text, names, 1)
@@ -87,7 +87,7 @@ def path(name: str, value) -> None:
 
 
 def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
-    """`value` as a tuple, if it is so many positive integers."""
+    """`value` as a tuple, if it consists of `count` positive integers."""
     try:
         found = tuple(integer(name, n) for n in value)
     except (TypeError, ValueError):
@@ -98,7 +98,7 @@ def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
 
 
 def of_keras(name: str, value, module):
-    """What a module of Keras, such as `keras.initializers`, makes of an argument."""
+    """The result of `module.get(value)`, for a module such as `keras.initializers`."""
     try:
         return module.get(value)
     except (AttributeError, TypeError, ValueError) as error:
@@ -120,10 +120,10 @@ def layer(name: str, value) -> keras.Layer:
 
 
 def array(name: str, value, expected: str) -> np.ndarray:
-    """`value` as an array of float64, if it is one of real numbers."""
+    """`value` as an array of float64, if it contains real numbers."""
     try:
         found = np.asarray(value)
-    except Exception:  # whatever a list of things says that do not go together
+    except Exception:  # ragged or mixed lists raise errors of many kinds
         raise wrong(name, value, expected) from None
     if found.dtype.kind not in "iuf" and found.dtype.name != "bfloat16":
         raise wrong(name, value, expected)
@@ -131,8 +131,8 @@ def array(name: str, value, expected: str) -> np.ndarray:
 
 
 def times(name: str, value, repeated: bool = False) -> np.ndarray:
-    """`value` as an array of times, if they are two at least and in one direction;
-    neighbours may be equal if `repeated`."""
+    """`value` as an array, if it is at least two finite times in one direction.
+    Neighbours may be equal if `repeated`."""
     expected = "at least two finite times, all increasing or all decreasing"
     found = array(name, value, expected)
     steps = np.diff(found) if found.ndim == 1 else np.zeros(0)
@@ -144,7 +144,7 @@ def times(name: str, value, repeated: bool = False) -> np.ndarray:
 
 
 def tensor(name: str, value, dtype: str | None = None):
-    """`value` as a tensor, if it is numbers."""
+    """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"
     try:
         found = keras.ops.convert_to_tensor(value, dtype)
@@ -166,7 +166,7 @@ def no_complex(name: str, value: Any) -> None:
 
 
 def floating(name: str, value: Any) -> None:
-    """Refuses a tensor that cannot be the state of an ODE."""
+    """Raises a ValueError if a tensor cannot be the state of an ODE."""
     no_complex(name, value)
     dtype = keras.backend.standardize_dtype(value.dtype)
     if not keras.backend.is_float_dtype(dtype):

@@ -1,4 +1,4 @@
-"""`odeint`, the functional entry."""
+"""`odeint`, the functional interface."""
 
 import functools
 from collections.abc import Callable
@@ -34,58 +34,58 @@ def odeint(
     """Integrates dy/dt = func(t, y, *args) from y(t[0]) = y0.
 
     Args:
-        func: A function of a scalar tensor t, the state y and `args`, which gives dy/dt
-            in the structure, shapes and kind of y; or a Keras layer, which is called
-            as `layers.ODE` calls it: with y, where its `call` has a `t` with the time
-            too, and with (t, y, *args) where that comes first.
+        func: A function of a scalar tensor t, the state y and `args`. It gives a
+            floating dy/dt with the structure and shapes of y. Or a Keras layer, called
+            as in `layers.ODE`: with (y, *args), plus the time if its `call` has an
+            input `t`; with (t, y, *args) if `t` is the first input.
         y0: A floating tensor of any shape, or a structure of such tensors.
-        t: At least two finite times in one direction: numbers, or a tensor or variable
-            of shape `(times,)`, or a list with scalar ones in it, to which gradients
-            then flow. Equal neighbours, as at the end of a padded series, have equal
-            states; if all are equal, each is y0.
-        args: What `func` takes beside t and y, any structure of tensors and numbers;
+        t: At least two finite times in one direction. They are numbers, a tensor or
+            variable of shape `(times,)`, or a list that contains scalar ones. Gradients
+            flow to tensors and variables. Equal neighbours, as at the end of a padded
+            series, have equal states. If all times are equal, each state is y0.
+        args: The further arguments of `func`, any structure of tensors and numbers.
             Python floats get the precision of y0.
-        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`;
-            or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
-            solves (the extra `stiff`). That factorizes a dense Jacobian at each step
-            and, for the gradient, one of two states and all parameters.
-        steps: Positive integer, the number of equal steps between neighbouring times;
-            `"adaptive"` or `Adaptive(rtol, atol, max_steps)` for steps chosen by the
-            estimated error; None for adaptive steps if the solver has an estimate.
-            Of TensorFlow's loops only `tf.vectorized_map` cannot hold them but with
-            `adjoint="backsolve"`: solve for all rows at once instead.
+        solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
+            Or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
+            solves (the extra `stiff`). It factorizes a dense Jacobian at each step. For
+            the gradient, this Jacobian covers two states and all parameters.
+        steps: Positive integer, the number of equal steps between neighbouring times.
+            Or `"adaptive"` or `Adaptive(rtol, atol, max_steps)`, for steps chosen by
+            the estimated error. None means adaptive steps, if the solver has an
+            estimate. Adaptive steps work in all of TensorFlow's loops, except in
+            `tf.vectorized_map` without `adjoint="backsolve"`: there, solve for all rows
+            at once instead.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
             `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
-            adjoint, which `"checkpoint"` and `"backsolve"` both mean, and refuses the
+            adjoint: it takes `"checkpoint"` and `"backsolve"` for that and refuses the
             others.
         return_stats: Boolean, whether to return `(y, stats)`, with scalars
             `num_steps` (tried), `num_accepted`, `num_rejected`, `num_fevals`
-            (evaluations of `func` for y, without those for gradients) and `status`, a
+            (function evaluations for y, without those for gradients) and `status`, a
             `keras_nanode.stepping.Status` as an integer, 0 for success.
 
     Returns:
-        y at each time, stacked along a new leading axis of length len(t); row 0 is y0.
+        y at each time, stacked along a new leading axis of length len(t). Row 0 is y0.
         Gradients flow to `y0`, to the floating tensors in `args`, and to the trainable
         weights if `func` is a layer. Tensors that a function closes over get no
         gradient: pass them in `args`. (With `adjoint="direct"` they do get one, but not
         from adaptive steps on JAX.)
 
-        The gradient in a time t_i is that of the exact solution, <a(t_i),
+        The gradient with respect to a time t_i is that of the exact solution, <a(t_i),
         func(t_i, y_i)> with the cotangent a. With `adjoint="direct"` it is that of the
-        steps and can be differentiated again; of several equal times, the first gets
-        all of it. `func` is evaluated for this gradient only if somebody asks for it.
+        discrete steps and can be differentiated again. Of several equal times, the
+        first then gets all of it. `func` is evaluated for this gradient only on demand.
 
         If adaptive steps fail, y is NaN at the times that were not reached. A compiled
         function cannot raise an error: if its times are tensors that do not run in one
         direction, y is NaN in all rows but row 0.
 
     Raises:
-        ValueError: if an argument is not as described, or `func` gives another
-            structure or shape than y's, or reads or updates a Keras variable that the
-            adjoint would miss.
-        RuntimeError: if adaptive steps fail in eager mode, unless the status is
-            returned.
-        ImportError: if what `solver="bdf"` needs is not installed.
+        ValueError: if an argument is invalid, if the structure or shapes of `func`'s
+            result differ from those of y, or if `func` reads or updates a Keras
+            variable that the adjoint would miss.
+        RuntimeError: if adaptive steps fail in eager mode and `return_stats` is False.
+        ImportError: if `solver="bdf"` lacks TensorFlow Probability.
 
     Example:
 
@@ -110,7 +110,7 @@ def odeint(
     args = _as_args(args, dtype)
     of, weights = _as_field(func, adjoint, times.given, y0, args)
     flat = tree.flatten(args)
-    # Integers cannot be differentiated: they do not take the way through the adjoint.
+    # Integers cannot be differentiated, so they bypass the adjoint.
     is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
     floats = [x for x, yes in zip(flat, is_float, strict=True) if yes]
 
@@ -187,7 +187,7 @@ def _as_args(args, dtype: str) -> tuple:
 
 
 def _as_arg(x, dtype: str):
-    # Keras would round a Python float to float32, also beside a float64 state.
+    # Keras would round a Python float to float32, even with a float64 state.
     tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
     checks.no_complex("args", tensor)
     return tensor
@@ -203,9 +203,9 @@ def _fixed_stats(solver: Solver, count: int, ys) -> dict:
 
 
 def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]:
-    """`func` as a function of weights beside its arguments, and these weights."""
+    """`func` as a vector field with explicit weights, and these weights."""
     if not isinstance(func, keras.Layer):
-        # The backend itself finds what is closed over.
+        # With `direct`, the backend itself finds the tensors that `func` closes over.
         direct = adjoint == adjoints.get("direct")
         return function_field(func, len(args), direct), []
     arrange = arrangement(func, len(args))

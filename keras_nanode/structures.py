@@ -24,12 +24,12 @@ def stop_gradient(x: Structure) -> Structure:
 def as_scalar(x, dtype):
     """Casts a scalar so that it can multiply tensors of `dtype`. Python floats pass
     through."""
-    # Keras takes longer to find nothing to cast than a small state to be multiplied.
+    # Skip the cast if possible: even a cast to the same dtype takes time in Keras.
     return x if isinstance(x, float) or x.dtype == dtype else ops.cast(x, dtype)
 
 
 def weighted(*terms: tuple[float, Structure]) -> Structure:
-    """sum_i weight_i x_i of pairs (weight, x)."""
+    """sum_i weight_i x_i, for pairs (weight, x)."""
     weights, structures = zip(*terms, strict=True)
 
     def leaf(*leaves):
@@ -43,7 +43,7 @@ def weighted(*terms: tuple[float, Structure]) -> Structure:
 
 
 def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
-    """h sum_i coefficients_i k_i, for slopes k of the structure y."""
+    """h sum_i coefficients_i k_i, for slopes k with the structure of y."""
     terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
     if not terms:
         return zeros_like(y)
@@ -65,14 +65,14 @@ def row(stacked: Structure, i) -> Structure:
 
 
 def stack(structures: list[Structure]) -> Structure:
-    """Several of one structure, along a new first axis."""
+    """Stacks structures of the same form along a new first axis."""
     if len(structures) == 1:
         return tree.map_structure(lambda x: x[None], structures[0])
     return tree.map_structure(lambda *leaves: ops.stack(leaves), *structures)
 
 
 def unstack(stacked: Structure, number: int) -> list[Structure]:
-    """The inverse of `stack`, of `number` structures."""
+    """The inverse of `stack`, for `number` structures."""
     leaves = [ops.unstack(x, number) for x in tree.flatten(stacked)]
     return [
         tree.pack_sequence_as(stacked, [leaf[i] for leaf in leaves])
@@ -86,7 +86,7 @@ def select(condition, x: Structure, y: Structure) -> Structure:
 
 def apply_if(condition, f, x: Structure) -> Structure:
     """`f(x)` if the scalar condition holds, else `x`."""
-    # A loop of one round or none: tf2onnx loses the shapes of a loop with a branch.
+    # Use a loop of 0 or 1 rounds: tf2onnx loses the shapes of a loop with a branch.
     count = ops.cast(condition, "int32")
     return backend.fori_loop(count, lambda i, x: f(x), x, limit=1)
 
@@ -111,21 +111,21 @@ def stacked(saved: Structure) -> Structure:
 
 def nan_where(condition, dtype):
     """NaN where the condition holds, and 1 elsewhere."""
-    # The root of -1: a check for NaN in a graph would find a constant NaN.
+    # The square root of -1, since a check for NaN in a graph would find a constant NaN.
     return ops.cast(ops.where(condition, -1, 1), dtype) ** 0.5
 
 
 def nan_if(condition, x: Structure) -> Structure:
-    """NaN everywhere if the scalar condition holds."""
+    """NaN everywhere if the scalar condition holds, else `x`."""
     return tree.map_structure(lambda x: x * nan_where(condition, x.dtype), x)
 
 
 def nan_rows(stacked: Structure, condition) -> Structure:
-    """NaN in the rows in which the condition, one boolean a row, holds."""
+    """NaN in the rows where the condition, one boolean per row, holds."""
 
     def leaf(x):
         rows = ops.reshape(condition, (-1, *[1] * (len(x.shape) - 1)))
-        # A product, so that a cotangent that passes through becomes NaN as well.
+        # Use a product: then the cotangent that passes through becomes NaN as well.
         return x * nan_where(rows, x.dtype)
 
     return tree.map_structure(leaf, stacked)

@@ -1,12 +1,12 @@
-"""Explicit Runge-Kutta methods as data that checks itself.
+"""Explicit Runge-Kutta methods as tableaus, which check their own order.
 
 A tableau of s stages advances dy/dt = f(t, y) by
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y' = y + h sum_i b_i k_i
 
 (Butcher, Numerical Methods for Ordinary Differential Equations, section 23). An
-embedded pair has a second row of weights of one order less, and the difference of the
-two results estimates the error of a step.
+embedded pair has a second row of weights, of one order less. The difference of the two
+results estimates the error of a step.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from keras_nanode import checks
 from keras_nanode.order_conditions import order_residual
 
-# Above it there are more than 2,000 order conditions.
+# Higher orders have more than 2,000 order conditions.
 _MOST_ORDER = 10
 
 
@@ -30,15 +30,15 @@ class Tableau:
     Args:
         name: String, the method's name.
         order: Integer from 1 to 10. The tableau must fulfil every order condition up to
-            it (one for each rooted tree with that many nodes at most).
-        a: Stage i's coefficients, one row a stage; row i has i numbers.
-        b: Weights of the stages, one a stage.
-        b_embedded: Weights of a method of order `order - 1` with the same stages, for
-            adaptive steps; () if there is none.
+            this order (one for each rooted tree with at most that many nodes).
+        a: The coefficients of the stages, one row per stage. Row i has i numbers.
+        b: The weights of the stages, one per stage.
+        b_embedded: The weights of a method of order `order - 1` with the same stages,
+            for adaptive steps; () if there is none.
 
     Raises:
-        ValueError: if `order` is not such an integer, a number is not finite, the
-            shapes do not fit, an order condition is violated, or `b_embedded` is `b`.
+        ValueError: if `order` is invalid, a number is not finite, the shapes do not
+            fit, an order condition is violated, or `b_embedded` equals `b`.
 
     Example:
 
@@ -61,7 +61,7 @@ class Tableau:
 
     def __post_init__(self):
         checks.integer("order", self.order, 1, _MOST_ORDER)
-        # Lists arrive from a saved configuration.
+        # A saved configuration gives lists.
         a = self.a if isinstance(self.a, (tuple, list)) else ()
         object.__setattr__(self, "a", tuple(_row("a", row) for row in a))
         object.__setattr__(self, "b", _row("b", self.b))
@@ -103,7 +103,7 @@ class Tableau:
 
     @property
     def c(self) -> tuple[float, ...]:
-        """The stages' places in the step, as fractions of it."""
+        """The nodes: the position of each stage in the step, as a fraction of it."""
         return tuple(_place(row) for row in self.a)
 
     @property
@@ -133,15 +133,15 @@ def _row(name: str, row) -> tuple[float, ...]:
 
 
 def _place(row: tuple[float, ...]) -> float:
-    """The sum of a row, but an end of the step if it differs from that by rounding:
-    a stage past the end might see what is not defined there."""
+    """The sum of a row, rounded to 0 or 1 if it is within rounding error of them. A
+    stage past the end of a step may be outside the domain of the vector field."""
     place = math.fsum(row)
     nearest = float(round(place))
     return nearest if abs(place - nearest) < 1e-14 else place
 
 
 def _ending_on_b(name: str, order: int, a, b_embedded) -> Tableau:
-    """A pair whose last stage is the next step's first, so that b is a's last row."""
+    """A pair whose last stage is the next step's first: b is the last row of a."""
     return Tableau(name, order, a, (*a[-1], 0.0), b_embedded)
 
 
@@ -183,7 +183,7 @@ _METHODS = (
             *(-92097 / 339200, 187 / 2100, 1 / 40),
         ),
     ),
-    # Tsitouras 2011, 5(4); the embedded row is b plus the error weights given there.
+    # Tsitouras 2011, 5(4). The embedded row is b plus the error weights given there.
     _ending_on_b(
         "tsit5",
         5,

@@ -1,4 +1,4 @@
-"""The times at which `odeint` gives y: their forms, and the gradients in them."""
+"""The output times of `odeint`: how they are given, and the gradients in them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from keras_nanode.tree import Structure
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Where y is wanted.
+    """The output times, with and without repetitions.
 
     Attributes:
         given: `(times,)`, float64 numbers or a floating tensor.
-        different: Those of `given` that differ from the one before: numbers where they
-            are known, which are as many as there are, else a tensor as long as `given`.
-        source: For each of `given` which of `different` it is; None if they are all.
-        count: How many intervals between `different` there are if that is a tensor, and
-            None else.
-        ordered: None, or where it is not known yet a boolean tensor, whether the times
-            are finite and in one direction. If not, none is different.
+        different: The times in `given` that differ from the one before: exactly those
+            if the times are known, else a tensor as long as `given`.
+        source: For each time in `given`, its index in `different`. None if all differ.
+        count: The number of intervals between the different times, if that is a tensor;
+            None otherwise.
+        ordered: None if the times are known. Otherwise a boolean tensor: whether they
+            are finite and in one direction. If not, no time counts as different.
     """
 
     given: Any
@@ -40,23 +40,23 @@ class Times:
 
     @property
     def moves(self) -> bool:
-        """Whether there is any interval to go through, as far as is known."""
+        """Whether there may be an interval to integrate over."""
         return self.count is not None or len(self.different) > 1
 
     @property
     def num_intervals(self):
-        """How many there are between different times."""
+        """The number of intervals between different times."""
         return len(self.different) - 1 if self.count is None else self.count
 
     def differentiable(self):
-        """Those that differ, so that a gradient flows to what was given."""
+        """The different times, in a form that lets gradients flow to `given`."""
         if self.count is not None or self.source is None:
             return self.different if self.count is not None else self.given
         firsts = np.flatnonzero(np.diff(self.source, prepend=-1))
         return ops.take(self.given, firsts) if self.is_tensor else self.different
 
     def at_given(self, start: Structure, ys: Structure) -> Structure:
-        """The states at all given times but the first, of those at different ones."""
+        """The states at the given times after the first, from those at `different`."""
         if self.source is None:
             return ys
         source = ops.convert_to_tensor(self.source[1:])
@@ -67,21 +67,21 @@ class Times:
         return given if self.ordered is None else nan_rows(given, ~self.ordered)
 
     def at_rest(self, start: Structure) -> Structure:
-        """The same where none differ."""
+        """Like `at_given`, if all times are equal."""
         number = len(self.source) - 1
         return tree.map_structure(lambda y: ops.repeat(y[None], number, axis=0), start)
 
 
 def read(t, dtype: str) -> Times:
-    """The times in whatever form they are given.
+    """Reads the times in any of the accepted forms.
 
     Args:
         t: Numbers, a tensor or a variable, or a list of numbers, tensors and variables.
-        dtype: Of time in the solver: tensors of another keep the more precise one.
+        dtype: The dtype of time in the solver. More precise tensors keep their own.
 
     Raises:
-        ValueError: if they are not one-dimensional, two at least, finite and in one
-            direction, as far as is known.
+        ValueError: if the times are not one-dimensional, or fewer than two. If their
+            values are known, also if they are not finite and in one direction.
     """
     if not _is_tensor(t):
         if not isinstance(t, (list, tuple)) or not any(map(_is_tensor, t)):
@@ -104,14 +104,14 @@ def _is_tensor(t) -> bool:
 
 
 def _floating(t, *dtypes: str):
-    """As a tensor, of the most precise of its dtype and these."""
+    """`t` as a tensor of the most precise of its dtype and these."""
     t = ops.copy(ops.convert_to_tensor(t))
     found = {keras.backend.standardize_dtype(t.dtype), *dtypes}
     return ops.cast(t, "float64" if "float64" in found else "float32")
 
 
 def _stacked(times):
-    """A list of scalars, some of which are tensors."""
+    """Stacks a list of scalars, some of which are tensors."""
     tensors = [_floating(t if _is_tensor(t) else np.array(t, "float64")) for t in times]
     for t, given in zip(tensors, times, strict=True):
         if len(t.shape) > 0:
@@ -133,11 +133,11 @@ def _known(times: np.ndarray) -> Times:
 def _unknown(t) -> Times:
     number = ops.shape(t)[0]
     change = t[1:] - t[:-1]
-    # NaN is in no order, and infinity differs by NaN from itself.
+    # NaN has no order, and inf - inf is NaN.
     ordered = ops.all(ops.isfinite(t)) & (ops.all(change >= 0) | ops.all(change <= 0))
     new = ops.cast(ops.append(ops.zeros_like(t[:1]), change) != 0, "int32")
     source = ops.where(ordered, ops.cast(ops.cumsum(new), "int32"), 0)
-    # The first of each, and then the last again and again.
+    # The first index of each different time, then the last index repeated.
     numbers = ops.arange(number, dtype="int32")
     firsts = ops.sort(ops.where((new > 0) | (numbers == 0), numbers, number - 1))
     return Times(t, ops.take(t, firsts), source, ops.max(source), ordered)
@@ -148,11 +148,11 @@ def follow(
 ) -> tuple[Structure, Callable]:
     """Attaches to y its derivatives in the times, those of the exact solution.
 
-    dy_i/dt_i is func(t_i, y_i); at the start, dy_0/dt_0 is -func(t_0, y0). `slope` runs
-    only if somebody differentiates in the times.
+    dy_i/dt_i is func(t_i, y_i). At the start, dy_0/dt_0 is -func(t_0, y0). `slope` runs
+    only if a gradient in the times is requested.
 
     Returns:
-        The start, and a function that attaches them to the states at the other times.
+        y0 with its derivative, and a function that does this for the other states.
     """
 
     def moved(t, y, sign):
@@ -183,6 +183,6 @@ def follow(
 
 
 def _product(cotangent, slope):
-    # An output without influence has no gradient, even where the slope is infinite.
+    # A zero cotangent gives a zero gradient, even if the slope is infinite.
     product = cotangent * ops.where(cotangent == 0, ops.zeros_like(slope), slope)
     return ops.sum(product)

@@ -1,10 +1,10 @@
-"""What a solver sees of a model: dy/dt = func(t, y, theta), and theta at each node.
+"""The vector field of a model, dy/dt = func(t, y, theta), and theta at each node.
 
-theta is linear in the parameters. How it is made from them, and how its gradient goes
-back, is one of two small classes that solvers and adjoints treat alike. Steps come in
-batches: a batch makes its weights at once and contracts their cotangents at once. So a
-basis costs two matrix products a batch, and the work of a step hardly depends on the
-number of basis functions.
+theta is linear in the parameters. Two small classes, with one interface, compute theta
+from the parameters and the parameters' gradient from the cotangents of theta. Steps
+come in batches: a batch computes all its weights at once and contracts all their
+cotangents at once. So a basis costs two matrix products per batch, and the cost of a
+step hardly depends on the number of basis functions.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ from keras_nanode.tree import Structure
 
 
 class FixedWeights:
-    """theta = the parameters at all times: every step has this one set of weights."""
+    """theta equals the parameters at all times: all steps share one set of weights."""
 
     breakpoints = ()
 
     def set_of_nodes(self, num_nodes: int) -> list[int]:
-        """For each node of a step, which of the step's sets of weights it uses."""
+        """For each node of a step, the index of its set of weights."""
         return [0] * num_nodes
 
     def locate(self, start, end, nodes, dtype, jumps: bool = False) -> Any:
-        """What the steps from `start` to `end` need to know of their times.
+        """The input of `prepare` for the steps from `start` to `end`.
 
         Args:
             start, end: `(n,)`, arrays in float64 or tensors.
             nodes: `(n, nodes)`, the times of each step's nodes.
-            dtype: Of time in the solver.
-            jumps: Whether to add a set of weights for each step's start, as the step
-                before sees it.
+            dtype: The dtype of time in the solver.
+            jumps: Whether to add a set of weights for each step's start, with the
+                values that the step before has there.
         """
         return ()
 
@@ -50,7 +50,7 @@ class FixedWeights:
         return [prepared]
 
     def collector(self, prepared, size: int, gradient) -> Structure:
-        """Where the cotangents of the weights of a batch of `size` steps go."""
+        """The initial accumulator for the cotangents of a batch of `size` steps."""
         return gradient
 
     def collect(self, collected, j, cotangents: list[Structure]) -> Structure:
@@ -62,7 +62,7 @@ class FixedWeights:
         return collected
 
     def add_step(self, gradient, cotangents: list[Structure], located) -> Structure:
-        """Adds the contribution of one step, a batch of its own."""
+        """Adds the contribution of a single step, as a batch of size 1."""
         return add(gradient, cotangents[0])
 
 
@@ -70,8 +70,8 @@ class FixedWeights:
 class BasisWeights:
     """theta(t) = sum_k z_k(t) alpha_k, where the parameters are the alphas.
 
-    A step has a set of weights for each of its nodes, or a single one if the basis is
-    constant within a step.
+    A step has one set of weights per node, or a single set if the basis is piecewise
+    constant.
     """
 
     basis: Basis
@@ -102,7 +102,7 @@ class BasisWeights:
 
         def leaf(p):
             theta = self.basis.combine(flat, p)
-            # One set needs no axis, which saves operations at each step.
+            # A single set needs no axis. This saves operations at each step.
             axes = () if sets == 1 else (sets,)
             return ops.reshape(theta, (number, *axes, *p.shape[1:]))
 
@@ -143,14 +143,14 @@ def _flat(located):
 
 
 def _one(cotangents: list[Structure]) -> Structure:
-    """Those of a step's sets, along an axis if there are several."""
+    """The cotangents of a step's sets, stacked along an axis if there are several."""
     return stack(cotangents) if len(cotangents) > 1 else cotangents[0]
 
 
 def between(start, end, fraction, forwards: bool | None = None):
-    """The time that divides a step so: exactly `start` at 0 and `end` at 1, and never
-    outside of the step by rounding. They broadcast. `forwards` is as in `nearest`."""
-    # At 0 and 1 the other end is multiplied by 0, so that no rounding is left.
+    """The time at a fraction of a step: exactly `start` at 0 and `end` at 1. It is
+    never outside the step by rounding. Arguments broadcast. See `nearest`."""
+    # At 0 and 1 the other end is multiplied by 0, so the result is exact.
     time = start * (1 - fraction) + end * fraction
     if isinstance(time, np.ndarray):
         return np.clip(time, np.minimum(start, end), np.maximum(start, end))
@@ -158,12 +158,12 @@ def between(start, end, fraction, forwards: bool | None = None):
 
 
 def nearest(time, start, end, forwards: bool | None = None):
-    """`time`, or the end of the step that is nearest to it if it is not in the step.
+    """`time`, or the nearest end of the step if `time` is outside the step.
 
     Args:
         time, start, end: Tensors that broadcast.
         forwards: Whether all steps run forwards in time, for times without a gradient.
-            With None the steps themselves say so, and derivatives stay those of `time`.
+            None finds the direction of each step, and keeps the derivatives of `time`.
     """
     if forwards is not None:
         return _clipped(time, *((start, end) if forwards else (end, start)))
@@ -179,11 +179,11 @@ def _clipped(x, low, high):
 
 
 def pieces(breakpoints, start, end, dtype):
-    """Which piece between breakpoints each step is in: that which holds its middle.
+    """The piece between breakpoints that each step is in: the one with its middle.
 
-    Times that are laid out in float64 have middles that may differ from a breakpoint by
-    rounding alone. Such a middle is in the piece that begins there, whichever way time
-    runs. Tensors are of the dtype.
+    In float64 arrays, rounding alone may separate a middle from a breakpoint. Such a
+    middle is in the piece that begins there, in either direction of time. Tensors have
+    the dtype.
     """
     if not breakpoints:
         return np.zeros(1, "int64")
@@ -191,23 +191,23 @@ def pieces(breakpoints, start, end, dtype):
     if isinstance(middle, np.ndarray):
         rounding = 4 * np.spacing(np.maximum(abs(start), abs(end)).max())
         return np.searchsorted(np.array(breakpoints), middle + rounding, side="right")
-    # Counted, since not every format that a model is exported to can search.
+    # Count edges, since some export formats have no search operation.
     edges = ops.convert_to_tensor(np.array(breakpoints, dtype))
     return ops.sum(ops.cast(middle[:, None] >= edges, "int32"), axis=-1)
 
 
 def _within_piece(times, piece, breakpoints, dtype):
-    """`times` (steps, sets) moved into each step's piece between breakpoints.
+    """Moves `times` (steps, sets) into each step's piece between breakpoints.
 
-    A stage on a jump of z must see the side that its step is on, and a rounded time
-    may lie on either. Arrays or tensors.
+    A stage on a jump of z must see the side that its step is on, but a rounded time may
+    lie on either side. Takes arrays or tensors.
     """
     planned = isinstance(times, np.ndarray)
     times = times.astype(dtype) if planned else times
     if not breakpoints:
         return times
     edges = np.array(breakpoints, dtype)
-    # Finite, since a check for infinities in a graph would find these.
+    # Finite limits, since a check for infinities in a graph would find infinite ones.
     limits = np.finfo(dtype)
     first = np.append(limits.min, edges)
     last = np.nextafter(np.append(edges, limits.max), first)
@@ -223,9 +223,9 @@ def _within_piece(times, piece, breakpoints, dtype):
 class VectorField:
     """dy/dt = func(t, y, theta).
 
-    `func` takes a scalar tensor, the state and one set of weights, and gives the
-    state's derivative in the state's structure, shapes and dtypes. `scale(theta, h)`
-    gives the weights that make it h times as large, if there is a way to.
+    `func` takes a scalar tensor, the state and one set of weights. It gives the state's
+    derivative, with the state's structure, shapes and dtypes. `scale(theta, h)` gives
+    weights that make the derivative h times as large; None if there are none.
     """
 
     func: Callable[..., Structure]
@@ -233,7 +233,7 @@ class VectorField:
     scale: Callable[[Structure, Any], Structure] | None = None
 
     def at(self, t, y: Structure, params: Structure, dtype: str) -> Structure:
-        """dy/dt at a time of the dtype, of the parameters that make theta."""
+        """dy/dt at a time, with theta computed from the parameters."""
         weights, t = self.weights, ops.cast(t, dtype)
         here = ops.reshape(t, (1,))
         located = weights.locate(here, here, here[:, None], dtype)

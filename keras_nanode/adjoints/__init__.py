@@ -1,4 +1,4 @@
-"""Gradients of a solve: each adjoint wraps `solve` and decides what is kept of it."""
+"""Gradients of a solve. Each adjoint wraps `solve` and decides what to keep of it."""
 
 import keras
 
@@ -17,7 +17,7 @@ ALL: dict[str, Adjoint] = {
 }
 AdjointLike = str | Adjoint
 
-# What other libraries call them.
+# The names in other libraries, for suggestions.
 _OTHER_NAMES = {
     "recursivecheckpointadjoint": "checkpoint",
     **dict.fromkeys(("continuous", "backsolveadjoint", "adjoint"), "backsolve"),
@@ -27,13 +27,13 @@ _OTHER_NAMES = {
 
 
 def get(adjoint) -> Adjoint:
-    """The adjoint for a name, or the adjoint itself.
+    """The adjoint for a name. An adjoint is returned as it is.
 
     Args:
         adjoint: One of the names in `ALL`, or `Checkpoint(num)`.
 
     Raises:
-        ValueError: if there is no such adjoint.
+        ValueError: if the adjoint is unknown.
     """
     if isinstance(adjoint, Adjoint):
         return adjoint
@@ -46,7 +46,7 @@ def get(adjoint) -> Adjoint:
 
 
 def serialize(adjoint: Adjoint):
-    """What `get` reads back: the name if it has one, else the configuration."""
+    """What `get` can read: the name if it has one, else the configuration."""
     for name, known in ALL.items():
         if adjoint == known:
             return name

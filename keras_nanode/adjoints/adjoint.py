@@ -1,4 +1,4 @@
-"""What the adjoints have in common."""
+"""The base class of the adjoints."""
 
 import abc
 import dataclasses
@@ -14,10 +14,10 @@ from keras_nanode.tree import Structure
 
 
 class Adjoint(abc.ABC):
-    """How the gradient of a solve is found: what it keeps, and how it goes back.
+    """How the gradient of a solve is found: what is kept, and the backward pass.
 
     Attributes:
-        follows_times: Whether the gradient in times that are tensors is found, too.
+        follows_times: Whether it also finds the gradient in times that are tensors.
     """
 
     follows_times = False
@@ -41,17 +41,17 @@ class Adjoint(abc.ABC):
             )
 
     def keeps_states(self, steps: int | Adaptive) -> bool:
-        """Whether the forward pass stores states, although nobody may differentiate."""
+        """Whether the forward pass stores states, even if no gradient is ever taken."""
         del steps
         return False
 
     def checkpoints(self, problem: Problem, stepping: Stepping) -> Any:
-        """Which states the solve keeps; None for none."""
+        """Which states the solve keeps. None for none."""
         return None
 
     @abc.abstractmethod
     def kept(self, solution: Solution) -> Structure:
-        """What of a solution the backward pass needs."""
+        """The part of a solution that the backward pass needs."""
 
     @abc.abstractmethod
     def backward(
@@ -62,23 +62,23 @@ class Adjoint(abc.ABC):
         kept: Structure,
         cotangents: Structure,
     ) -> tuple[Structure, Structure]:
-        """The gradients in y0 and the parameters, which are the `primals`.
+        """The gradients in the `primals`, y0 and the parameters.
 
-        `cotangents` are those of the states at the output times, stacked.
+        `cotangents` are the stacked cotangents of the states at the output times.
         """
 
     def solve(
         self, problem: Problem, stepping: Stepping, y0: Structure, params: Structure
     ) -> tuple[Structure, dict]:
-        """The states at `problem.times[1:]`, stacked and differentiable in y0 and
-        params, and the statistics of adaptive steps."""
+        """The stacked states at `problem.times[1:]`, differentiable in y0 and params,
+        and the statistics of adaptive steps."""
         if problem.solver.has_own_gradient:
             solution = stepping.run(problem, y0, params)
             return solution.ys, solution.stats
 
         checkpoints = self.checkpoints(problem, stepping)
-        # A custom gradient must not close over tensors, so those of `problem` are given
-        # to it. The caller takes care of the gradient in them.
+        # A custom gradient must not close over tensors, so it takes those of `problem`
+        # as arguments. The caller takes care of the gradient in them.
         parts = {"times": problem.times, "count": problem.count}
         tensors = stop_gradient({k: x for k, x in parts.items() if ops.is_tensor(x)})
 
@@ -94,7 +94,7 @@ class Adjoint(abc.ABC):
             here = dataclasses.replace(problem, **tensors)
             gradients = self.backward(here, stepping, primals, kept, cotangents[0])
             if status:
-                # NaN also in what no accepted step depends on.
+                # Also set NaN in gradients on which no accepted step depends.
                 gradients = nan_if(status["status"] != 0, gradients)
             return *gradients, zeros_like(tensors)
 
@@ -102,7 +102,7 @@ class Adjoint(abc.ABC):
 
     @property
     def refusal(self) -> str:
-        """What to say if a gradient is differentiated."""
+        """The error message for an attempt to differentiate a gradient."""
         return (
             "The gradient of a solve is differentiated, in a gradient penalty or a "
             'Hessian perhaps, which only `adjoint="direct"` allows. Use that. '

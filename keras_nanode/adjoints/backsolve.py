@@ -1,4 +1,4 @@
-"""The continuous adjoint, the paper's."""
+"""The continuous adjoint of the paper."""
 
 import dataclasses
 import operator
@@ -20,10 +20,10 @@ class Backsolve(Adjoint):
 
         dy/dt = f,    da/dt = -a df/dy,    dL/dalpha = -integral of a df/dalpha
 
-    O(1) memory, but the gradient is that of the differential equation and not of its
-    discrete solution: it converges to it with the step, at the solver's order. Adaptive
-    steps are chosen anew by the error of y and a. A reversible solver is replaced by
-    the Runge-Kutta method that it is made of.
+    It takes O(1) memory. But the gradient is that of the differential equation, not of
+    its discrete solution. The difference vanishes with the step, at the solver's order.
+    Adaptive steps are chosen anew from the error of y and a. A reversible solver is
+    replaced by the Runge-Kutta method that it is made of.
 
     References:
         - [Chen et al., 2018](https://arxiv.org/abs/1806.07366)
@@ -41,8 +41,8 @@ class Backsolve(Adjoint):
         ys, last = kept, problem.num_used - 1
 
         def meet(interval, carry):
-            """At an output time y is known, and its cotangent joins."""
-            # The stored y replaces the integrated one, whose error would pile up.
+            """At an output time, restores y and adds its cotangent to a."""
+            # The stored y replaces the integrated y, whose error would accumulate.
             here = last - interval
             return row(ys, here), add(carry[1], row(cotangents, here))
 

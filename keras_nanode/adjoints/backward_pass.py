@@ -1,4 +1,4 @@
-"""What the exact adjoints share on the way back."""
+"""The backward pass that the exact adjoints share."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from keras_nanode.tree import Structure
 class BackwardPass:
     """Takes the cotangents of the outputs back through the steps.
 
-    It carries the cotangent `a` of the solver's state; that of y at an output time
-    joins it on the way.
+    It carries the cotangent `a` of the solver's state. At each output time it adds the
+    cotangent of y.
     """
 
     def __init__(self, steps: Steps, cotangents: Structure):
@@ -23,7 +23,7 @@ class BackwardPass:
         self._several = steps.problem.several
 
     def start(self, state: Any):
-        """The cotangent of the last state, of which `state` is an example."""
+        """The cotangent of the last state. `state` is an example of a state."""
         a = zeros_like(state)
         return a if self._several else self._join(0, a)
 
@@ -32,9 +32,9 @@ class BackwardPass:
         return solver.value_transpose(row(self.cotangents, interval), a)
 
     def back(self, i, step, state, a):
-        """The cotangents of the state before step i and of its weights."""
+        """The cotangents of the state before step i and of the step's weights."""
         if self._several:
-            # The last step of an interval ends on an output time.
+            # The last step of an interval ends at an output time.
             interval, behind = self.steps.interval(i), a
             a = ops.cond(
                 self.steps.interval(i + 1) != interval,
@@ -44,7 +44,7 @@ class BackwardPass:
         return step.vjp(state, a)
 
     def to_y0(self, params, y0, a, gradient):
-        """The gradients in y0 and the parameters, of the cotangent of the first
+        """The gradients in y0 and the parameters, from the cotangent of the first
         state."""
         solver = self.steps.problem.solver
 

@@ -16,19 +16,19 @@ from keras_nanode.structures import read, write, zeros_like
 class Checkpoint(Adjoint):
     """The exact gradient of the discrete solution from a few kept states.
 
-    The forward pass keeps `num` states at most. They divide the steps into segments,
+    The forward pass keeps at most `num` states. They divide the steps into segments,
     and the backward pass recomputes the states of one segment at a time. Memory is
-    O(num + n / num) states, and the work is one more forward pass. Each segment is a
-    step shorter than the one before it, where that saves memory: the recomputed states
-    of an early segment take the place of the later kept ones.
+    O(num + n / num) states, and the extra work is one forward pass. If it saves memory,
+    each segment is a step shorter than the one before it: the recomputed states of an
+    early segment overwrite the kept states of later ones.
 
-    The number n of adaptive steps is not known beforehand. With a `num`, states are
-    kept as they come, and every other one is dropped when there are more than `num`.
-    Without, the states 0, 1, 4, 9, ... are kept, ceil(sqrt(n)) in all.
+    The number n of adaptive steps is not known beforehand. With a `num`, all states are
+    kept at first, and every other one is dropped whenever there are more than `num`.
+    Without a `num`, the states 0, 1, 4, 9, ... are kept, ceil(sqrt(n)) in all.
 
     Args:
-        num: Positive integer, how many states to keep. None keeps ceil(sqrt(n)) for n
-            steps; n or more keeps them all and recomputes nothing.
+        num: Positive integer, the number of states to keep. None keeps ceil(sqrt(n))
+            for n steps. A `num` of n or more keeps all states and recomputes nothing.
 
     Raises:
         ValueError: if `num` is not a positive integer.
@@ -57,7 +57,7 @@ class Checkpoint(Adjoint):
         return {"num": self.num}
 
     def check(self, solver):
-        # The default, and so the wish for whatever gradient there is.
+        # Without a `num` this is the default, which accepts any gradient there is.
         if self.num is not None:
             super().check(solver)
 
@@ -91,7 +91,7 @@ class Checkpoint(Adjoint):
             a, gradient, saved = carry
             s = segments.number - 1 - s
             first, length = segments.span(s)
-            # The kept state is in slot s, and the recomputed ones follow it.
+            # The kept state is in slot s. The recomputed states follow it.
             slot = s - first
 
             def forth(i, step, carry):
@@ -102,7 +102,7 @@ class Checkpoint(Adjoint):
             def back(i, step, a):
                 return way.back(i, step, read(saved, slot + i), a)
 
-            # The segment's last step is not taken: only its input is needed.
+            # Do not take the segment's last step: only its input is needed.
             carry = (read(saved, s), saved)
             _, saved = forward_loop(steps, params, first, length - 1, forth, carry)
             return *backward_loop(

@@ -1,4 +1,4 @@
-"""The backend differentiates the loop itself."""
+"""The direct adjoint: the backend differentiates the loop itself."""
 
 import dataclasses
 import math
@@ -16,31 +16,31 @@ from keras_nanode.structures import stop_gradient
 @keras.saving.register_keras_serializable("keras_nanode")
 @dataclasses.dataclass(frozen=True)
 class Direct(Adjoint):
-    """The backend differentiates the loop itself: exact, O(n) memory, and the only
-    adjoint that can be differentiated again.
+    """The backend differentiates the loop itself. This gradient is exact, takes O(n)
+    memory, and is the only one that can be differentiated again.
 
-    In compiled functions adaptive steps are chosen first, and then taken again to be
-    differentiated. On JAX, and in what XLA compiles, the memory is that of `max_steps`
-    steps.
+    In compiled functions, adaptive steps are chosen first, and then taken again to be
+    differentiated. On JAX, and in functions that XLA compiles, this takes the memory of
+    `max_steps` steps.
     """
 
     follows_times = True
 
     def keeps_states(self, steps):
-        # Where steps are chosen first, they are kept to be taken again.
+        # If adaptive steps are chosen first, they are kept to be taken again.
         return isinstance(steps, Adaptive)
 
     def solve(self, problem, stepping, y0, params):
         if math.isinf(backend.most_unrolled()):
-            # Python's loop is recorded as it runs, and of it only accepted steps.
+            # The backend records a Python loop as it runs, and only its accepted steps.
             solution = stepping.run(problem, y0, params)
             return solution.ys, solution.stats
         times = problem.times
         fixed = ops.stop_gradient(times) if ops.is_tensor(times) else times
         still = dataclasses.replace(problem, times=fixed)
         chosen = stepping.choose(still, *stop_gradient((y0, params)))
-        # The same steps, which now move with the times. Nothing flows to their choice:
-        # XLA could not differentiate a loop of unknown length within another loop.
+        # The same steps now move with the times. No gradient flows to their choice: XLA
+        # could not differentiate a loop of unknown length within another loop.
         steps = stepping.steps(problem, stop_gradient(chosen.record))
         ys, _, _ = solve(steps, y0, params, limit=steps.limit)
         return chosen.mark_unreached(ys), chosen.stats

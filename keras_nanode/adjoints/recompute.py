@@ -1,4 +1,4 @@
-"""A solve that keeps nothing until somebody differentiates it."""
+"""A solve that keeps nothing until a gradient is requested."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from keras_nanode.stepping import Adaptive
 
 @dataclasses.dataclass(frozen=True)
 class Recompute(Adjoint):
-    """The gradient of another adjoint, whose forward pass waits until it is needed.
+    """The gradient of another adjoint, whose forward pass runs only if it is needed.
 
-    For inference: the loop carries nothing but the state, which costs no memory, and
-    which file formats without lists of tensors can hold. A gradient costs one more
-    solve.
+    This is for inference. The loop carries only the state, so it stores nothing for a
+    gradient, and file formats without lists of tensors can hold it. A gradient costs
+    one more solve.
     """
 
     adjoint: Adjoint
@@ -33,5 +33,5 @@ class Recompute(Adjoint):
 
 
 def for_inference(adjoint: Adjoint, steps: int | Adaptive) -> Adjoint:
-    """The same gradient, but the forward pass stores nothing for it."""
+    """An adjoint with the same gradient whose forward pass stores nothing for it."""
     return Recompute(adjoint) if adjoint.keeps_states(steps) else adjoint

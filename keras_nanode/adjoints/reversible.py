@@ -15,8 +15,8 @@ from keras_nanode.structures import zeros_like
 class ReversibleAdjoint(Adjoint):
     """The exact gradient of the discrete solution in O(1) memory.
 
-    The backward pass rebuilds each step's start from its end by the solver's inverse,
-    exact up to rounding, and takes the vjp of the step there.
+    The backward pass rebuilds the state before each step with the solver's inverse
+    step, exact up to rounding, and takes the vjp of the step there.
     """
 
     def check(self, solver):

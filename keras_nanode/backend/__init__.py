@@ -1,36 +1,36 @@
-"""The only place that imports a backend: what `keras.ops` lacks, once for each.
+"""The only place that imports a backend. It provides what `keras.ops` lacks.
 
-Every module here has exactly these functions, checked by one conformance test that
-runs on the active backend (`tests/test_backend.py`). States and primals are any
-structure of tensors that `keras.tree` understands.
+There is one module per backend, and each has exactly these functions. A conformance
+test checks them on the active backend (`tests/test_backend.py`). States and primals are
+any structure of tensors that `keras.tree` understands.
 
 `vjp(f, *primals) -> outputs, pullback`
-    `pullback(cotangents)` gives a tuple of gradients, one per primal, with zeros for a
-    primal that `outputs` do not depend on. Call it once.
+    `pullback(cotangents)` gives a tuple of gradients, one per primal. They are zero for
+    a primal that `outputs` do not depend on. Call it once.
 `custom_vjp(forward, backward, message, *primals) -> outputs`
-    `forward(*primals) -> outputs, residuals` runs now and is not recorded;
-    `backward(residuals, cotangents) -> gradients`, one per primal, runs when somebody
-    differentiates. Only what is passed as a primal gets a gradient. A residual may be a
-    buffer, in which `backward` may write. To differentiate the gradients is an error
-    with the message.
+    `forward(*primals) -> outputs, residuals` runs now and is not recorded.
+    `backward(residuals, cotangents) -> gradients`, one per primal, runs when a gradient
+    is requested. Only primals get a gradient. A residual may be a buffer, and
+    `backward` may write to it. Differentiating the gradients raises an error with the
+    message.
 `while_loop(cond, body, state) -> state`
     `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
     a time (TensorFlow's default of ten at once multiplies the memory).
 `fori_loop(count, body, state, limit=None) -> state`
-    `state = body(i, state)` for i = 0 ... count-1. It can be differentiated with an int
-    `count`, or a tensor that is `limit` at most.
+    `state = body(i, state)` for i = 0 ... count-1. It can be differentiated if `count`
+    is an int, or a tensor of at most `limit`.
 `most_unrolled() -> int | float`
-    A solve of so many evaluations of f at most takes no loops, at the price of memory:
-    0 where loops cost little, infinity where they are Python's own.
+    A solve with at most this many function evaluations is unrolled, which costs memory.
+    It is 0 if loops cost little, and infinity if loops are Python's own.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
-    `size` slots for tensors shaped as `like`, as a loop's state. What was written last
-    is read; slots never written stack as zeros.
+    `size` slots for tensors with the shape of `like`, for the state of a loop. `read`
+    gives the value written last. Slots never written stack as zeros.
 `eagerly() -> context manager`
-    What is computed inside has values that NumPy can read, also while a function is
-    being compiled around it.
+    Tensors computed inside have values that NumPy can read, even while an outer
+    function is being compiled.
 `is_known(x) -> bool`
-    Whether a tensor has a value now, rather than in a compiled function later.
+    Whether a tensor has a value now, not only later in a compiled function.
 `report(f, value, state) -> bool`, `await_reports()`
     A compiled function may be unable to assign to variables that it was not given.
     There `f(value)` is called with an array whenever it runs, and the result is True.
@@ -40,12 +40,12 @@ structure of tensors that `keras.tree` understands.
     `f(*primals)`. In eager mode TensorFlow traces it first: a graph takes the place of
     the Python loops of a library that f calls.
 `shielded(f, layer=None) -> f`
-    The function `f(t, y, *others)` such that nothing changes if it writes into t or y,
-    or later into what it gave. Writing into the others is an error. If all that f does
-    is to call a layer, PyTorch finds once which operations that takes, and runs these.
+    The function `f(t, y, *others)`, protected from in-place writes to t, y and, later,
+    its results. Writing to the others is an error. If f only calls a layer, PyTorch
+    records the operations of that layer once, and then runs those.
 `require(holds, message)`
-    An error with the message, also when a compiled function runs, unless the boolean
-    tensor holds (but not under XLA on TensorFlow).
+    Raises an error with the message unless the boolean tensor holds, even when a
+    compiled function runs (but not under XLA on TensorFlow).
 """
 
 import importlib

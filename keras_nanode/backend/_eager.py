@@ -1,4 +1,4 @@
-"""Loops and buffers of Python, where operations run as they are called."""
+"""Loops and buffers in Python, for backends that run operations eagerly."""
 
 
 def while_loop(cond, body, state):
@@ -14,7 +14,7 @@ def fori_loop(count, body, state):
 
 
 class Buffer:
-    """A list that `keras.tree` takes for a leaf, with the methods of a TensorArray.
+    """A list that `keras.tree` treats as a leaf, with the methods of a TensorArray.
 
     Args:
         slots: A list of tensors.

@@ -1,9 +1,9 @@
-"""Layers, and their gradients, as graphs of PyTorch's operations.
+"""Layers and their gradients, recorded as graphs of PyTorch operations.
 
-A solver calls one layer again and again. Most of the time of a small one goes into
-Keras' way to its operations: a dense layer of 64 units takes 290 us by `layer(x)` and
-20 us as the four operations that it consists of. Its vjp takes 190 us by autograd,
-which records what is differentiated once and at once, and 80 us as operations.
+A solver calls one layer again and again. A small layer spends most of its time in Keras
+code around its operations: a dense layer of 64 units takes 290 us as `layer(x)` and
+20 us as the four operations that it consists of. Its vjp takes 190 us with autograd,
+which records a graph that is differentiated only once, and 80 us as operations.
 """
 
 import dis
@@ -18,20 +18,20 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_nanode import tree
 
-# Forms of arguments that are recorded for a layer. Where each batch has another, as
-# sentences have, recording would cost more than it saves.
+# The most forms of arguments that are recorded for a layer. If each batch has another
+# form, as with sentences, recording would cost more than it saves.
 MOST = 32
-# Instructions that name what is neither an argument nor an attribute.
+# Instructions whose names are neither arguments nor attributes.
 _NAMING = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
-# For each layer what its calls depended on, and its graphs.
+# For each layer: what its calls depended on when recorded, and its graphs.
 _RECORDED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def recorded(layer, f, vjp):
-    """`f(t, y, *others)`, a pure function that calls the layer, as graphs.
+    """Turns `f(t, y, *others)`, a pure function that calls the layer, into graphs.
 
-    There is one for each form of the arguments. Where the layer has code of the user,
-    which may do anything, f stays as it is.
+    There is one graph for each form of the arguments. If the layer contains user code,
+    which may do anything, f is returned unchanged.
     """
     parts = _constants(layer)
     if parts is None:
@@ -44,13 +44,13 @@ def recorded(layer, f, vjp):
 
 
 class Recorded:
-    """A function that has graphs, of itself and of its vjp.
+    """A function with graphs of itself and of its vjp.
 
     Args:
         f: The function.
-        graphs: Of each form of the leaves of its arguments, and of the number of those
-            that are not differentiated: a graph, or None if there is none. The number
-            is None for the function itself.
+        graphs: A dict of graphs, or of None where there is none. A key is the number of
+            leaves that are not differentiated, and the forms of all leaves of the
+            arguments. The number is None for the function itself.
         vjp: `backend.vjp`.
     """
 
@@ -65,7 +65,7 @@ class Recorded:
         return tree.pack_sequence_as(inputs[1], graph(*leaves))
 
     def vjp(self, given: tuple, primals: tuple):
-        """As `backend.vjp`, in the primals, of `f(*given, *primals)`; None if there is
+        """The `backend.vjp` of `f(*given, *primals)` in the primals. None if there is
         no graph."""
         inputs, number = (*given, *primals), len(tree.flatten(given))
         leaves = tree.flatten(inputs)
@@ -90,20 +90,20 @@ class Recorded:
 
 
 def check_not_recording():
-    """A graph has no gradients of its own, only those of its operations."""
+    """Raises an error while recording: a graph cannot hold a custom gradient."""
     if get_proxy_mode() is not None:
         raise NotImplementedError("a gradient of its own")
 
 
 def _form(x):
-    # With strides, since a view of other memory may be none.
+    # Include strides, since a view of a tensor with other strides may be impossible.
     return x.shape, x.stride(), x.dtype, x.device
 
 
 def _constants(layer) -> list | None:
-    """What the calls of a layer depend on beside tensors.
+    """What the calls of a layer depend on besides tensors.
 
-    None if that is not known, because it has code that is not Keras' or ours.
+    None if this is unknown: the layer has code from outside Keras and this library.
     """
     found: list = [keras.config.floatx()]
     for part in layer._flatten_layers():
@@ -123,8 +123,8 @@ def _is_known(code) -> bool:
 
 
 def _is_formula(function) -> bool:
-    """Whether a function of the user, as `lambda x: ops.sin(x) ** 3`, reads nothing but
-    its argument, and names nothing but operations of Keras."""
+    """Whether a user's function, such as `lambda x: ops.sin(x) ** 3`, reads only its
+    argument and names only operations of Keras."""
     if not isinstance(function, types.FunctionType):
         return False
     if function.__defaults__ or function.__kwdefaults__:
@@ -140,11 +140,11 @@ def _is_formula(function) -> bool:
 
 
 def _record(f, inputs, number, vjp):
-    """What gives the leaves of `f(*inputs)` from those of the inputs. With a number,
-    these and their pullback to all inputs but that many.
+    """A graph from the leaves of the inputs to those of `f(*inputs)`. With a number, it
+    also gives a pullback to all leaves after the first `number`.
 
-    None if f is more than operations on its inputs: if it reads other tensors, or the
-    values of tensors, or has a gradient of its own.
+    None if f is more than operations on its inputs: if it reads other tensors or the
+    values of tensors, or has a custom gradient.
     """
 
     def flat(*leaves):
@@ -173,7 +173,7 @@ def _record(f, inputs, number, vjp):
                 outputs, pullback = graph(*inner)
                 found = *outputs, *pullback(*outer)
             return graph if all(map(_are_near, expected, found)) else None
-    except Exception:  # of many kinds, for all that cannot be recorded
+    except Exception:  # functions that cannot be recorded raise many kinds of errors
         return None
 
 
@@ -199,8 +199,8 @@ def _writes(node: fx.Node) -> bool:
 
 
 class Halves:
-    """A graph from inputs and cotangents to outputs and gradients, as two: what needs
-    no cotangent, and the rest.
+    """A graph from inputs and cotangents to outputs and gradients, split into the part
+    that needs no cotangent and the rest.
 
     Args:
         module: The graph.
@@ -239,7 +239,7 @@ class Halves:
 
 
 def _part(module: fx.GraphModule, inputs, outputs):
-    """The function from some nodes of a graph to others."""
+    """The part of a graph from some of its nodes to others, as a function."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in inputs}
     for node in module.graph.nodes:
@@ -260,7 +260,7 @@ def _laid_out(x, strides):
 
 
 def _example(x):
-    """Numbers of no meaning in the form of x."""
+    """Arbitrary numbers in the form of x."""
     numbers = torch.arange(1, x.numel() + 1, device=x.device).sin()
     return torch.empty_like(x).copy_(numbers.reshape(x.shape))
 

@@ -1,4 +1,4 @@
-"""The seam on JAX: eager and `jax.jit`."""
+"""The backend functions on JAX: eager and `jax.jit`."""
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ def fori_loop(count, body, state, limit=None):
 
 
 def most_unrolled():
-    # On a CPU, XLA's convolutions take 10 to 20 times as long in a loop as outside of
-    # one. More of them would take long to compile.
+    # On a CPU, XLA's convolutions take 10 to 20 times as long in a loop as outside one.
+    # Unrolling more evaluations would take long to compile.
     return 16 if jax.default_backend() == "cpu" else 0
 
 
@@ -75,12 +75,12 @@ def is_known(x):
 
 
 def report(f, value, state):
-    # Also outside of compiled functions: Keras takes the values of variables away
+    # Call f also outside compiled functions: Keras takes the values of variables away
     # while it trains.
     if is_known(value):
         f(value)
     elif any(map(jax.export.is_symbolic_dim, state.shape)):
-        pass  # A function of states of any size is exported, and no callback can be.
+        pass  # A function of states of any size is for export, without callbacks.
     else:
         jax.debug.callback(f, value)
     return True

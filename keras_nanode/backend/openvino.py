@@ -1,6 +1,6 @@
-"""The seam on OpenVINO, where models trained elsewhere predict.
+"""The backend functions on OpenVINO, where models trained elsewhere predict.
 
-A model becomes one graph without loops, and nothing is differentiated.
+A model becomes one graph without loops. There are no gradients.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def eagerly():
 
 
 def is_known(x):
-    return False  # a tensor is a node of the graph
+    return False  # a tensor is a node of a graph
 
 
 def report(f, value, state):

@@ -1,4 +1,4 @@
-"""The seam on TensorFlow: eager, `tf.function`, XLA and SavedModel."""
+"""The backend functions on TensorFlow: eager, `tf.function`, XLA and SavedModel."""
 
 import tensorflow as tf
 
@@ -7,8 +7,8 @@ from keras_nanode.backend import _eager
 
 
 def vjp(f, *primals):
-    # In the gradient of a loop TensorFlow reads the forward pass's tensors from lists,
-    # and a tape that watched the tensors themselves would see no use of them.
+    # In the gradient of a loop, TensorFlow reads the forward pass's tensors from lists.
+    # A tape that watched the tensors themselves would see no use of them.
     primals = _apart(primals)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tree.flatten(primals))
@@ -67,9 +67,9 @@ _CLOSED_OVER = (
 
 
 def _apart(structure):
-    """Copies, from which in eager mode no tape that is there records anything: it would
-    keep all that is computed. A graph keeps nothing, and has to show where gradients
-    come from that may not be differentiated again."""
+    """Copies. In eager mode, outer tapes record nothing from them: they would keep all
+    that is computed. A graph keeps nothing, and stays connected, so that an attempt to
+    differentiate gradients again raises an error."""
     copy = tf.stop_gradient if tf.executing_eagerly() else tf.identity
     return tree.map_structure(copy, structure)
 
@@ -88,9 +88,9 @@ def _once(pull, message, cotangents, primals):
 
 
 def _kept(residuals, find_again):
-    """A function that gives the residuals where it is called, to be written in."""
+    """A function that gives writable residuals in the place where it is called."""
     if tf.executing_eagerly():
-        # Given away, or a buffer's first values would live beside the later ones.
+        # Give the residuals away, or a buffer's old values would live beside new ones.
         kept = [residuals]
         return lambda: kept.pop() if kept else find_again()
     kept = tree.map_structure(_readable, residuals)
@@ -98,14 +98,14 @@ def _kept(residuals, find_again):
 
 
 def _readable(residual):
-    """A function that gives a graph's residual in any graph: of a buffer a copy."""
+    """A function that gives a graph's residual in any graph, copying a buffer."""
     if not isinstance(residual, tf.TensorArray):
         return lambda: residual
     graph = tf.compat.v1.get_default_graph()
     size, stacked = residual.size(), residual.stack()
 
     def found():
-        # A graph of its own, as a SavedModel's gradient, takes only tensors from here.
+        # A separate graph, as of a SavedModel's gradient, takes only tensors from here.
         same = tf.compat.v1.get_default_graph() is graph
         return residual if same else buffer(size, stacked[0]).unstack(stacked)
 
@@ -135,15 +135,15 @@ def fori_loop(count, body, state, limit=None):
 
 
 def most_unrolled():
-    # Without loops 3 steps are 10 to 20 % faster, but nothing delays what is computed
-    # again until it is needed: 11 % more memory for `checkpoint`, 40 % for `backsolve`.
+    # Without loops, 3 steps are 10 to 20 % faster. But nothing delays recomputation to
+    # when it is needed: 11 % more memory for `checkpoint`, 40 % for `backsolve`.
     return float("inf") if tf.executing_eagerly() else 0
 
 
 def buffer(size, like):
     if tf.executing_eagerly():
         return _eager.Buffer([tf.zeros_like(like)] * int(size), tf.stack)
-    # Anything but a TensorArray is copied whole at each write in a loop.
+    # Any type but a TensorArray is copied whole at each write in a loop.
     options = {"element_shape": like.shape, "clear_after_read": False}
     return tf.TensorArray(like.dtype, size, **options)
 

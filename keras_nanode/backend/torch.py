@@ -1,4 +1,4 @@
-"""The seam on PyTorch, which runs every loop in Python."""
+"""The backend functions on PyTorch, which runs every loop in Python."""
 
 import contextlib
 import functools
@@ -38,12 +38,12 @@ def vjp(f, *primals):
 
 
 class _CustomVJP(torch.autograd.Function):
-    """`structure` holds what `apply` cannot carry; its tensors are flat inputs."""
+    """Takes and gives flat tensors. `structure` receives the form of the outputs."""
 
     @staticmethod
     def forward(ctx, forward, backward, message, primals, structure, *flat_primals):
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
-        # Detached, since an output that holds itself through `ctx` is never freed.
+        # Detach, since an output that holds itself through `ctx` is never freed.
         ctx.residuals = tree.map_structure(_own, residuals)
         ctx.outputs = tree.map_structure(lambda _: 0, outputs)
         ctx.backward_fn, ctx.message = backward, message
@@ -64,7 +64,7 @@ class _CustomVJP(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Passes gradients through. Differentiating them again is an error."""
+    """Passes gradients through. Differentiating them again raises an error."""
 
     @staticmethod
     def forward(ctx, message, number, *tensors):
@@ -108,7 +108,7 @@ def fori_loop(count, body, state, limit=None):
 
 
 def most_unrolled():
-    return math.inf  # its loops are Python's
+    return math.inf  # loops are Python's own
 
 
 def buffer(size, like):
@@ -157,14 +157,14 @@ def shielded(f, layer=None):
         versions = tree.map_structure(_version, others)
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
         require(versions == tree.map_structure(_version, others), _WRITTEN)
-        # What was written into once may be a buffer, and be written into again.
+        # A tensor that was written to may be a buffer, and be written to again.
         return tree.map_structure(lambda x: x.clone() if _version(x) else x, outputs)
 
     return run if layer is None else _recording.recorded(layer, run, vjp)
 
 
 def _version(x):
-    """How often a tensor was written into; -1 where PyTorch does not count."""
+    """How often a tensor was written to; -1 if PyTorch does not count this."""
     if not isinstance(x, torch.Tensor):
         return 0
     return -1 if x.is_inference() or torch.compiler.is_compiling() else x._version

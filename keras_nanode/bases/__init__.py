@@ -1,4 +1,4 @@
-"""z(t): the functions of time that weights are combined from.
+"""z(t): the basis functions of time that weights are combined from.
 
 theta(t) = sum_k z_k(t) alpha_k, with learned coefficients alpha_k
 (Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 2.3).
@@ -11,7 +11,7 @@ from keras_nanode.bases.basis import Basis
 from keras_nanode.bases.piecewise import BSpline, Bucket, Constant
 from keras_nanode.bases.smooth import Cosine, Legendre, Polynomial, Trigonometric
 
-# The names of the paper's Table 1, with its sizes, and others of like sizes.
+# The bases of the paper's Table 1 with its names and sizes, and others of similar size.
 ALL: dict[str, Basis] = {
     "constant": Constant(),
     "bucket": Bucket(10),
@@ -32,7 +32,7 @@ def get(basis: str | Basis | dict) -> Basis:
             `"legendre"` (degree 10) and `"bspline"` (10 cubic functions).
 
     Raises:
-        ValueError: if there is no such basis.
+        ValueError: if the name is unknown.
 
     Example:
 

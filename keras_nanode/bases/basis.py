@@ -1,4 +1,4 @@
-"""What a basis has to have."""
+"""The interface of a basis."""
 
 import abc
 
@@ -18,11 +18,11 @@ class Basis(abc.ABC):
     Attributes:
         size: K, the number of functions.
         domain: (t0, t1), the times for which the basis is meant.
-        breakpoints: Times inside the domain at which z or its slope jumps, increasing;
-            () if there are none. In a solver no step sees both sides of one: a step
-            belongs to the piece that holds its midpoint.
-        piecewise_constant: Whether z is constant between breakpoints, so that all
-            stages of a step share their weights.
+        breakpoints: The increasing times inside the domain at which z or its slope
+            jumps; () if there are none. A solver's step never sees both sides of a
+            breakpoint: it belongs to the piece that contains its midpoint.
+        piecewise_constant: Whether z is constant between breakpoints. If so, all stages
+            of a step share one set of weights.
         unbounded: Whether z is defined outside the domain too. If not, an ODE whose
             `t_span` leaves the domain is refused.
 
@@ -55,7 +55,7 @@ class Basis(abc.ABC):
 
     @abc.abstractmethod
     def get_config(self) -> dict:
-        """The arguments that make an equal basis."""
+        """The constructor arguments of an equal basis."""
 
     @classmethod
     def from_config(cls, config: dict) -> "Basis":
@@ -72,7 +72,7 @@ class Basis(abc.ABC):
         return f"{type(self).__name__}({arguments})"
 
     def values(self, t):
-        """z at each of the times t, a tensor of shape (n,): shape (n, K)."""
+        """z at the times t: shape (n, K) for a tensor t of shape (n,)."""
         return ops.vectorized_map(self, t)
 
     def check_covers(self, name: str, times) -> None:
@@ -85,15 +85,15 @@ class Basis(abc.ABC):
                 f"basis={self!r}"
             )
 
-    # What a solver needs. A basis that is zero but for one function at a time
-    # overrides these three and is spared the multiplications with zeros.
+    # A solver calls these three. A basis with only one nonzero function at a time
+    # overrides them, which saves multiplications with zeros.
 
     def locate(self, t):
-        """What `combine` needs to know of the times t, a tensor of shape (n,)."""
+        """The input of `combine` for the times t, a tensor of shape (n,)."""
         return self.values(t)
 
     def combine(self, located, coefficients):
-        """theta at n located times, (n, *w.shape), of coefficients (K, *w.shape)."""
+        """theta at n located times, (n, *w.shape), from coefficients (K, *w.shape)."""
         flat = ops.reshape(coefficients, (self.size, -1))
         # `ops.matmul` would turn float64 into float32 on JAX and PyTorch.
         theta = ops.cast(located, coefficients.dtype) @ flat
@@ -106,14 +106,14 @@ class Basis(abc.ABC):
         return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
 
 
-# More would be a mistake, and in a file an attack: pieces are laid out one by one.
+# A larger number is a mistake, or an attack in a saved file: each piece takes memory.
 MOST_FUNCTIONS = 2**16
-# Each degree is an operation of the traced graph.
+# Each degree adds an operation to the traced graph.
 MOST_DEGREE = 1000
 
 
 def check_promises(basis: Basis) -> None:
-    """Raises a ValueError if a basis, of a user's perhaps, is not what `Basis` says."""
+    """Raises a ValueError if a basis breaks the interface that `Basis` documents."""
     name = type(basis).__name__
     try:
         _check_promises(basis)
@@ -132,7 +132,7 @@ def _check_promises(basis: Basis) -> None:
     edges = np.concatenate([[t0], inside.reshape(-1), [t1]])
     if inside.ndim != 1 or not np.all(np.diff(edges) > 0):
         raise checks.wrong("breakpoints", basis.breakpoints, expected)
-    # In the middle of pieces, where no side is in question.
+    # Test in the middle of pieces, away from the jumps.
     some = np.unique(np.linspace(0, len(edges) - 2, 4).astype(int))
     for t in (edges[some] + edges[some + 1]) / 2:
         z = basis(ops.convert_to_tensor(np.float32(t)))
@@ -165,6 +165,6 @@ class Broadcasting(Basis):
         return self(t)
 
     def fraction(self, t):
-        """Where in the domain t is: 0 at its start, 1 at its end."""
+        """The position of t in the domain: 0 at its start, 1 at its end."""
         t0, t1 = self.domain
         return (t - t0) / (t1 - t0)

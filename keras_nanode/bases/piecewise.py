@@ -1,4 +1,4 @@
-"""Bases of pieces: constants, and what begins or ends somewhere in the domain."""
+"""Piecewise bases: constants, buckets and B-splines."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from keras_nanode.bases.basis import (
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class Constant(Broadcasting):
-    """z(t) = 1: weights that do not depend on time, the autonomous neural ODE.
+    """z(t) = 1: weights that do not depend on time, as in an autonomous neural ODE.
 
     Args:
         domain: (t0, t1), the times for which the basis is meant.
@@ -47,15 +47,15 @@ class Constant(Broadcasting):
 class Bucket(Broadcasting):
     """z_k(t) = 1 in the k-th of K equal pieces of the domain, else 0.
 
-    Weights that are constant in each piece. With Euler's method and a step for each
-    bucket this is a residual network (arXiv 2005.01906, section 2.3).
+    The weights are constant in each piece. With Euler's method and one step per bucket,
+    this is a residual network (arXiv 2005.01906, section 2.3).
 
     Args:
         num_buckets: Positive integer K.
         domain: (t0, t1), the times that the buckets divide.
 
     Raises:
-        ValueError: if `num_buckets` is not a positive integer, or `domain` not an
+        ValueError: if `num_buckets` is not a positive integer, or `domain` is not an
             interval.
 
     Example:
@@ -98,14 +98,14 @@ class Bucket(Broadcasting):
 class BSpline(Broadcasting):
     """Clamped B-splines: each z_k is a bump over `degree` + 1 pieces of the domain.
 
-    They are at least 0 and add up to 1. Degree 0 with equal knots is `Bucket`, degree 1
-    are hats; a higher degree d has d - 1 continuous derivatives.
+    The functions are nonnegative and sum to 1. Degree 0 with equal knots is `Bucket`.
+    Degree 1 gives hat functions. A higher degree d has d - 1 continuous derivatives.
 
     Args:
         size: Integer above `degree`, the number of functions.
         degree: Integer of at least 0.
         knots: The `size - degree - 1` increasing times inside the domain that divide it
-            into pieces, with the domain's ends or without; None for equal pieces.
+            into pieces. The domain's ends may be included. None makes equal pieces.
         domain: (t0, t1), the times that the pieces divide.
 
     Raises:
@@ -139,13 +139,13 @@ class BSpline(Broadcasting):
             edges = _given_edges(knots, pieces, self.domain)
         self.knots = edges[1:-1]
         self.piecewise_constant = self.degree == 0
-        # From degree 2 on the slope is continuous, too.
+        # From degree 2 on, the slope is continuous too.
         self.breakpoints = self.knots if self.degree < 2 else ()
         first, last = ((end,) * self.degree for end in self.domain)
         self._clamped = np.array((*first, *edges, *last))
 
     def __call__(self, t):
-        # The recurrence of Cox and de Boor, from degree 0 up.
+        # The Cox-de Boor recurrence, from degree 0 up.
         piece = _piece(self.knots, t) + self.degree
         z = ops.one_hot(piece, self.size + self.degree, dtype=t.dtype)
         t = ops.expand_dims(t, -1)
@@ -164,17 +164,17 @@ class BSpline(Broadcasting):
 
 
 def _piece(edges, t):
-    """How many of the increasing edges are at t or before."""
+    """The number of edges that are at most t. The edges increase."""
     if not edges:
         return ops.zeros_like(t, dtype="int32")
-    # Counted rather than divided: (t - t0) * K rounds to the wrong side of edges.
+    # Count edges, since the division (t - t0) * K can round to the wrong side of one.
     edges = ops.convert_to_tensor(np.array(edges), dtype=t.dtype)
     passed = ops.expand_dims(t, -1) >= edges
     return ops.sum(ops.cast(passed, "int32"), axis=-1)
 
 
 def _over(knots: np.ndarray, degree: int, t):
-    """(t - k_i) / (k_(i + degree) - k_i) for each i, 0 where knots coincide."""
+    """(t - k_i) / (k_(i + degree) - k_i) for each i, or 0 if the knots coincide."""
     first, widths = knots[:-degree], knots[degree:] - knots[:-degree]
     scale = np.divide(1, widths, out=np.zeros_like(widths), where=widths > 0)
     first, scale = (ops.convert_to_tensor(x, dtype=t.dtype) for x in (first, scale))
@@ -182,13 +182,13 @@ def _over(knots: np.ndarray, degree: int, t):
 
 
 def _equal_edges(domain: tuple[float, float], pieces: int) -> tuple[float, ...]:
-    """Where equal pieces of the domain begin and end."""
+    """The edges of equal pieces of the domain."""
     t0, t1 = domain
     return (t0, *(t0 + (t1 - t0) * k / pieces for k in range(1, pieces)), t1)
 
 
 def _given_edges(knots, pieces: int, domain: tuple[float, float]) -> tuple[float, ...]:
-    """Where pieces begin and end, of knots with the domain's ends or without."""
+    """The edges of the pieces, from knots that may include the domain's ends."""
     expected = (
         f"{pieces - 1} increasing times inside the domain {domain}, one between each "
         f"two of the size - degree = {pieces} pieces, with the domain's ends or without"

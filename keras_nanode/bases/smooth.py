@@ -1,4 +1,4 @@
-"""Bases of polynomials and of waves."""
+"""Bases of polynomials and of trigonometric functions."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ class Polynomial(Broadcasting):
         domain: (t0, t1), the times for which the basis is meant.
 
     Raises:
-        ValueError: if `degree` is not such an integer, or `domain` not an interval.
+        ValueError: if `degree` is invalid, or `domain` is not an interval.
 
     Example:
 
@@ -43,7 +43,7 @@ class Polynomial(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
-        # Multiplied up, since the gradient of t**0 at t = 0 is not defined everywhere.
+        # Multiply, since some backends have no gradient of t**0 at t = 0.
         powers = [ops.ones_like(t)]
         for _ in range(self.degree):
             powers.append(powers[-1] * t)
@@ -57,15 +57,15 @@ class Polynomial(Broadcasting):
 class Legendre(Broadcasting):
     """z_k(t) = sqrt(2 k + 1) P_k(2 s - 1), with s = (t - t0) / (t1 - t0).
 
-    Legendre polynomials of degree 0 to `degree`, orthonormal on the domain: they span
-    what `Polynomial` spans, without being nearly collinear.
+    These are the Legendre polynomials of degree 0 to `degree`, orthonormal on the
+    domain. They span the same space as `Polynomial` but are not nearly collinear.
 
     Args:
         degree: Integer of at least 0.
         domain: (t0, t1), the times on which they are orthonormal.
 
     Raises:
-        ValueError: if `degree` is not such an integer, or `domain` not an interval.
+        ValueError: if `degree` is invalid, or `domain` is not an interval.
 
     Example:
 
@@ -103,15 +103,15 @@ class Cosine(Broadcasting):
     """z(t) = (1, sqrt(2) cos(pi s), ..., sqrt(2) cos(pi (size - 1) s)), with
     s = (t - t0) / (t1 - t0).
 
-    Orthonormal on the domain, and not periodic. With as many functions as an ODE has
-    equal steps, the weights at each step are free.
+    The functions are orthonormal on the domain and not periodic. If there are as many
+    of them as equal steps, the weights at each step are free.
 
     Args:
         size: Positive integer, the number of functions.
         domain: (t0, t1), the times on which they are orthonormal.
 
     Raises:
-        ValueError: if `size` is not a positive integer, or `domain` not an interval.
+        ValueError: if `size` is not a positive integer, or `domain` is not an interval.
 
     Example:
 
@@ -143,8 +143,8 @@ class Cosine(Broadcasting):
 class Trigonometric(Broadcasting):
     """z(t) = (1, cos(w t), sin(w t), ..., cos(order w t), sin(order w t)).
 
-    w = 2 pi / period; at the default period this is arXiv 2005.01906, eq. 8, with
-    2 order + 1 functions.
+    w = 2 pi / period, and there are 2 order + 1 functions. With the default period,
+    this is arXiv 2005.01906, eq. 8.
 
     Args:
         order: Integer of at least 0, the number of harmonics.
@@ -152,8 +152,7 @@ class Trigonometric(Broadcasting):
         domain: (t0, t1), the times for which the basis is meant.
 
     Raises:
-        ValueError: if `order` or `period` is not such a number, or `domain` not an
-            interval.
+        ValueError: if `order` or `period` is invalid, or `domain` is not an interval.
 
     Example:
 

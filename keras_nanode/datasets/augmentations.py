@@ -1,4 +1,4 @@
-"""What is done to training images `(batch, height, width, channels)`, by chance."""
+"""Random augmentations of training images `(batch, height, width, channels)`."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Pieces of recorded clips that are in memory."""
+"""Videos cut from recorded clips that are in memory."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from keras_nanode.datasets.sources import Clip
 def cut(
     train: Clip, test: Clip, length: int, batch_size: int, seed: int
 ) -> tuple[Callable[[int], Batches], Batches]:
-    """`train_from`, which cuts videos anywhere, and the first frames for the test."""
+    """`train_from`, which cuts at random places, and a test set of first frames."""
     count, frames = train["frames"].shape[:2]
 
     def train_batch(epoch: int, index: int) -> Any:
@@ -35,7 +35,7 @@ def cut(
 
 
 def _cut(clips: Clip, which: np.ndarray, starts: np.ndarray, length: int) -> Any:
-    """`length` frames of each clip from its start on, and what belongs to them."""
+    """`length` frames of each clip from its start on, with their actions if any."""
     times = starts[:, None] + np.arange(length)
     batch = {name: values[which[:, None], times] for name, values in clips.items()}
     batch["frames"] = epochs.as_floats(batch["frames"])

@@ -1,4 +1,4 @@
-"""Epochs of batches, each a function of its epoch and its place in it alone."""
+"""Epochs of batches. A batch depends only on its epoch and its place in it."""
 
 import functools
 import itertools
@@ -11,14 +11,14 @@ import numpy as np
 
 from keras_nanode import checks
 
-# What `fit` takes: a `tf.data.Dataset` or `Epochs`.
+# The data that `fit` takes: a `tf.data.Dataset` or `Epochs`.
 Batches = Any
-# From the numbers of an epoch and of a batch to its arrays.
+# A function of the numbers of an epoch and a batch. It gives the arrays of the batch.
 Make = Callable[[int, int], Any]
 
 
 def train_from(make: Make, count: int, batch_size: int) -> Callable[[int], Batches]:
-    """The function that a dataset of images or videos has as `train_from`."""
+    """The function `train_from` of a dataset of images or videos."""
     return functools.partial(_train_from, make, math.ceil(count / batch_size))
 
 
@@ -27,12 +27,12 @@ def _train_from(make: Make, length: int, epoch: int) -> Batches:
 
 
 def batches(make: Make, length: int, epoch: int = 0) -> Batches:
-    """Batches of which the i-th iteration is the epoch `epoch + i`.
+    """Batches. The i-th iteration over them gives the epoch `epoch + i`.
 
     Args:
         make: A pure function that gives a batch, as NumPy arrays.
-        length: Positive integer, batches in an epoch.
-        epoch: The first one.
+        length: Positive integer, the number of batches in an epoch.
+        epoch: The number of the first epoch.
     """
     if keras.backend.backend() == "tensorflow":
         from keras_nanode.datasets import pipelines
@@ -42,7 +42,7 @@ def batches(make: Make, length: int, epoch: int = 0) -> Batches:
 
 
 class Epochs(keras.utils.PyDataset):
-    """Batches for the other backends, with methods that `tf.data.Dataset` has too."""
+    """Batches for the other backends, with some methods of `tf.data.Dataset`."""
 
     def __init__(self, make: Make, indices: range, epoch: int):
         super().__init__()
@@ -53,12 +53,12 @@ class Epochs(keras.utils.PyDataset):
         return len(self._indices)
 
     def __getitem__(self, place: int) -> Any:
-        """A batch of the epoch that `fit` is in."""
+        """A batch of the current epoch of `fit`."""
         self._ended = place == len(self) - 1
         return self._make(self._epoch, self._indices[place])
 
     def on_epoch_end(self) -> None:
-        # Keras also calls it before the first epoch, and after a look at one batch.
+        # Keras also calls this before the first epoch, and after it peeks at one batch.
         if self._ended:
             self._epoch, self._ended = self._epoch + 1, False
 
@@ -72,7 +72,7 @@ class Epochs(keras.utils.PyDataset):
         return Epochs(self._make, self._indices[:count], self._epoch)
 
     def skip(self, count: int) -> "Epochs":
-        """The other batches of each epoch."""
+        """All but the first `count` batches of each epoch."""
         return Epochs(self._make, self._indices[count:], self._epoch)
 
     def repeat(self) -> "Endless":
@@ -81,7 +81,7 @@ class Epochs(keras.utils.PyDataset):
 
 
 class Endless(keras.utils.PyDataset):
-    """Epoch after epoch, without an end."""
+    """An endless sequence of epochs."""
 
     def __init__(self, make: Make, indices: range, first: int):
         super().__init__()
@@ -99,18 +99,18 @@ class Endless(keras.utils.PyDataset):
         return map(self.__getitem__, itertools.count())
 
     def skip(self, count: int) -> "Endless":
-        """What follows after `count` batches."""
+        """The batches after the first `count`."""
         return Endless(self._make, self._indices, self._first + count)
 
 
 def places(index: int, count: int, batch_size: int) -> np.ndarray:
-    """Which examples of `count` are in a batch, without shuffling."""
+    """The indices, below `count`, of the examples in a batch, without shuffling."""
     return np.arange(index * batch_size, min(count, (index + 1) * batch_size))
 
 
 @functools.lru_cache(4)
 def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
-    """All numbers below `count` in the order of an epoch."""
+    """All indices below `count`, in the order of an epoch."""
     order = generator("order", seed, epoch).permutation(count)
     order.flags.writeable = False
     return order

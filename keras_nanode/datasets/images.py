@@ -22,19 +22,20 @@ from keras_nanode.datasets.sources import PathLike, Source, load_digits, load_tf
 class ImageDataset(NamedTuple):
     """A training and a test set of images with their labels.
 
-    Both sets give batches of `(images, labels)`: where Keras runs on TensorFlow they
-    are `tf.data.Dataset`s, elsewhere `keras.utils.PyDataset`s of the same NumPy arrays
-    that can be iterated over, with the methods `take`, `skip` and `repeat`. Images are
-    float32 in `[0, 1]` with shape `(batch, height, width, channels)`: a model that
-    wants them standardised should begin with `keras.layers.Normalization`, so that a
-    saved model takes raw pixels too.
+    Both sets give batches of `(images, labels)`. On TensorFlow they are
+    `tf.data.Dataset`s. On other backends they are `keras.utils.PyDataset`s of the same
+    NumPy arrays, which are iterable and have the methods `take`, `skip` and `repeat`.
+    Images are float32 in `[0, 1]` with shape `(batch, height, width, channels)`. To
+    standardise them, begin the model with `keras.layers.Normalization`: then a saved
+    model takes raw pixels too.
     Labels are int32 with shape `(batch,)`, for a sparse loss. The last batch of an
-    epoch may be smaller. The training set shuffles itself: `model.fit` with
-    `shuffle=False` keeps Keras from warning about that.
+    epoch may be smaller. The training set shuffles itself: pass `shuffle=False` to
+    `model.fit`, or Keras warns about that.
 
-    The order and the augmentation of an epoch depend on the seed and its number alone.
-    A run that goes on after two epochs therefore sees what it would have seen with
-    `model.fit(data.train_from(2), initial_epoch=2, epochs=5, shuffle=False)`.
+    The order and the augmentation of an epoch depend only on the seed and the epoch's
+    number. A run that resumes after two epochs with
+    `model.fit(data.train_from(2), initial_epoch=2, epochs=5, shuffle=False)` therefore
+    sees the same batches as an uninterrupted run.
 
     Attributes:
         train: Batches, `train_from(0)`: each iteration is the next epoch,
@@ -56,8 +57,8 @@ class ImageDataset(NamedTuple):
 def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageDataset:
     """Scikit-learn's 1,797 handwritten digits of 8x8 pixels, without a download.
 
-    The split is stratified by class and always the same, so that results of
-    different seeds compare: 1,437 images for training, 360 for the test.
+    There are 1,437 images for training and 360 for the test. The split is stratified
+    by class and does not depend on the seed, so results of different seeds compare.
 
     Args:
         batch_size: Positive integer, images per batch.
@@ -70,7 +71,7 @@ def digits(batch_size: int = 64, augment: bool = False, seed: int = 0) -> ImageD
         An `ImageDataset` with `input_shape` `(8, 8, 1)` and 10 classes.
 
     Raises:
-        ValueError: If `batch_size` or `seed` is not such an integer.
+        ValueError: If `batch_size` or `seed` is invalid.
         ImportError: If scikit-learn is not installed.
 
     Example:
@@ -95,7 +96,7 @@ def mnist(
 ) -> ImageDataset:
     """MNIST: 70,000 handwritten digits of 28x28 pixels, through TFDS.
 
-    They are read from `data_dir`, and downloaded into it if they are not there.
+    They are read from `data_dir`, or downloaded into it if they are missing.
 
     Args:
         data_dir: Path of the folder with TFDS datasets. `None` means the
@@ -114,9 +115,8 @@ def mnist(
         An `ImageDataset` with `input_shape` `(28, 28, 1)` and 10 classes.
 
     Raises:
-        ValueError: If `batch_size` or `seed` is not such an integer, if a split
-            does not exist, or if the data is neither in `data_dir` nor can be
-            downloaded.
+        ValueError: If `batch_size` or `seed` is invalid, if a split does not exist,
+            or if the data is not in `data_dir` and cannot be downloaded.
         ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
@@ -142,14 +142,14 @@ def cifar10(
 ) -> ImageDataset:
     """CIFAR-10: 60,000 colour images of 32x32 pixels in 10 classes, through TFDS.
 
-    They are read from `data_dir`, and downloaded into it if they are not there.
+    They are read from `data_dir`, or downloaded into it if they are missing.
 
     Args:
         data_dir: Path of the folder with TFDS datasets. `None` means the
             environment variable `TFDS_DATA_DIR`, or `~/tensorflow_datasets`.
         batch_size: Positive integer, images per batch.
         augment: Boolean, whether each training image is cropped at random from
-            itself padded with 4 black pixels, and mirrored left to right half of
+            a copy padded with 4 black pixels, and mirrored left to right half of
             the time.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
             by epoch.
@@ -162,9 +162,8 @@ def cifar10(
         An `ImageDataset` with `input_shape` `(32, 32, 3)` and 10 classes.
 
     Raises:
-        ValueError: If `batch_size` or `seed` is not such an integer, if a split
-            does not exist, or if the data is neither in `data_dir` nor can be
-            downloaded.
+        ValueError: If `batch_size` or `seed` is invalid, if a split does not exist,
+            or if the data is not in `data_dir` and cannot be downloaded.
         ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
@@ -188,7 +187,7 @@ def cifar100(
 ) -> ImageDataset:
     """CIFAR-100: 60,000 colour images of 32x32 pixels in 100 classes, through TFDS.
 
-    They are read from `data_dir`, and downloaded into it if they are not there.
+    They are read from `data_dir`, or downloaded into it if they are missing.
     The labels are the 100 fine ones.
 
     Args:
@@ -196,7 +195,7 @@ def cifar100(
             environment variable `TFDS_DATA_DIR`, or `~/tensorflow_datasets`.
         batch_size: Positive integer, images per batch.
         augment: Boolean, whether each training image is cropped at random from
-            itself padded with 4 black pixels, and mirrored left to right half of
+            a copy padded with 4 black pixels, and mirrored left to right half of
             the time.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch
             by epoch.
@@ -209,9 +208,8 @@ def cifar100(
         An `ImageDataset` with `input_shape` `(32, 32, 3)` and 100 classes.
 
     Raises:
-        ValueError: If `batch_size` or `seed` is not such an integer, if a split
-            does not exist, or if the data is neither in `data_dir` nor can be
-            downloaded.
+        ValueError: If `batch_size` or `seed` is invalid, if a split does not exist,
+            or if the data is not in `data_dir` and cannot be downloaded.
         ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
@@ -232,7 +230,7 @@ def _image_dataset(
     augmentation: Augmentation,
     augment: bool,
 ) -> ImageDataset:
-    # Before anything is read, or downloaded.
+    # Check before anything is read or downloaded.
     checks.integer("batch_size", batch_size)
     checks.integer("seed", seed, 0)
     changed = augmentation if checks.boolean("augment", augment) else keep

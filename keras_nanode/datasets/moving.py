@@ -1,7 +1,7 @@
-"""Moving digits: how they start, where they go, and the frames they are seen in.
+"""Moving digits: their first positions, their paths, and the rendered frames.
 
-All random numbers of a video are drawn from a generator of its own, one video at a
-time; the work with these numbers is done for a whole batch at once.
+Each video has its own random generator. Random numbers are drawn for one video at a
+time. All other work is done for a whole batch at once.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,8 +14,8 @@ from keras_nanode.datasets.epochs import as_floats
 
 Draws = dict[str, np.ndarray]
 
-# The part of its way from wall to wall that a reflected digit goes in a frame, as in
-# TFDS's `moving_sequence`.
+# The speed of a reflected digit: the fraction of the way from wall to wall that it
+# moves in a frame, as in TFDS's `moving_sequence`.
 SPEED = 0.1
 
 
@@ -54,14 +54,14 @@ def stage(
 
 
 class Motion(NamedTuple):
-    """A way to move.
+    """A kind of motion, as three functions.
 
     Attributes:
-        draw: From a stage and a generator to the random numbers of one video.
-        corners: From a stage and the numbers of a batch of videos to the first row and
-            column of each digit, integers `(batch, digits, frames, 2)`.
-        compose: From frames of single digits, `(batch, digits, frames, height, width)`,
-            to frames `(batch, frames, height, width)`.
+        draw: Takes a stage and a generator. Gives the random numbers of one video.
+        corners: Takes a stage and the numbers of a batch of videos. Gives the first row
+            and column of each digit, integers `(batch, digits, frames, 2)`.
+        compose: Takes frames of digits, `(batch, digits, frames, height, width)`. Gives
+            frames `(batch, frames, height, width)`.
     """
 
     draw: Callable[[Stage, np.random.Generator], Draws]
@@ -91,13 +91,13 @@ def videos(
 def draw(
     stage: Stage, motion: Motion, count: int, numbers: np.random.Generator
 ) -> Draws:
-    """Which of `count` images a video shows, and the random numbers of its motion."""
+    """Draws which of `count` images a video shows, and the numbers of its motion."""
     choice = numbers.integers(0, count, stage.num_digits)
     return {"choice": choice, **motion.draw(stage, numbers)}
 
 
 def _resizing(old: int, new: int) -> np.ndarray:
-    """The matrix that resizes a column linearly, smoothed where it shrinks."""
+    """The matrix that resizes a column linearly. It smooths when it shrinks."""
     width = max(old / new, 1.0)
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     distances = abs(centres[:, None] - np.arange(old)) / width
@@ -106,7 +106,7 @@ def _resizing(old: int, new: int) -> np.ndarray:
 
 
 def place(digits: np.ndarray, corners: np.ndarray, stage: Stage) -> np.ndarray:
-    """Each digit in black frames of its own: `(batch, digits, frames, height, width)`.
+    """Puts each digit in black frames, `(batch, digits, frames, height, width)`.
 
     Args:
         digits: `(batch, digits, height, width)`.
@@ -121,7 +121,7 @@ def place(digits: np.ndarray, corners: np.ndarray, stage: Stage) -> np.ndarray:
     return frames
 
 
-# Straight lines with exact reflection
+# Straight lines with exact reflection.
 
 
 def _draw_line(stage: Stage, numbers: np.random.Generator) -> Draws:
@@ -144,11 +144,11 @@ def _reflected(stage: Stage, draws: Draws) -> np.ndarray:
     return np.rint(folded * stage.room).astype("int64")
 
 
-# Steps of whole pixels with a random velocity after each bounce
+# Steps of whole pixels, with a random velocity after each bounce.
 
 
 def _draw_bounces(stage: Stage, numbers: np.random.Generator) -> Draws:
-    """Draws a bounce for every frame, digit and wall, whether it is needed or not."""
+    """Draws a bounce for every frame, digit and wall, even if it is not needed."""
     each, speed = (stage.num_digits, 2), _top_speed(stage)
     walls = (stage.num_frames, *each)
     return {
@@ -160,15 +160,15 @@ def _draw_bounces(stage: Stage, numbers: np.random.Generator) -> Draws:
 
 
 def _top_speed(stage: Stage) -> int:
-    """SVG's 4 pixels in a room of 32, and in proportion."""
+    """The largest speed: 4 pixels in a room of 32, as in SVG, and in proportion."""
     return max(1, stage.room // 8)
 
 
 def _bounced(stage: Stage, draws: Draws) -> np.ndarray:
-    """Corners from frame to frame.
+    """Corners, computed frame by frame.
 
-    As in SVG's generator, the last position before the far wall is `room - 1`, and the
-    bounce off the left or right wall has the last word in a corner.
+    As in SVG's generator, the last position before the far wall is `room - 1`. In a
+    corner, the bounce off the left or right wall comes last and sets the velocity.
     """
     position, velocity = draws["start"], draws["velocity"]
     path = []

@@ -1,4 +1,4 @@
-"""Epochs as `tf.data` pipelines. Whoever imports this has TensorFlow."""
+"""Epochs as `tf.data` pipelines. Importing this module requires TensorFlow."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from keras_nanode.datasets.epochs import Make
 
 
 def batches(make: Make, length: int, epoch: int) -> tf.data.Dataset:
-    """As `epochs.batches`; several batches are made at once."""
+    """Like `epochs.batches`, but makes several batches in parallel."""
     first = make(epoch, 0)
     specs = [
         tf.TensorSpec((None, *array.shape[1:]), array.dtype)
@@ -36,7 +36,7 @@ def batches(make: Make, length: int, epoch: int) -> tf.data.Dataset:
 
 
 def numbered(epoch: int) -> tf.data.Dataset:
-    """One number: `epoch` in the first iteration, one more in each that follows."""
+    """A dataset of one number: `epoch` in iteration 0, `epoch + i` in iteration i."""
     numbers = itertools.count(epoch)
     return tf.data.Dataset.from_generator(
         lambda: [next(numbers)], output_signature=tf.TensorSpec((), tf.int64)

@@ -1,4 +1,4 @@
-"""Where images and videos come from: scikit-learn, TensorFlow Datasets, files."""
+"""Loaders of images and videos from scikit-learn, TensorFlow Datasets and files."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ from keras_nanode.datasets.epochs import as_floats
 BAIR = "bair_robot_pushing_small"
 PathLike = str | os.PathLike[str]
 Clip = dict[str, Any]
-Pipeline = Any  # tf.data.Dataset, where TensorFlow may not be installed
+Pipeline = Any  # a tf.data.Dataset; TensorFlow may not be installed
 CONNECT_SECONDS = 5
 
 
@@ -27,7 +27,7 @@ class Examples(NamedTuple):
     labels: np.ndarray
 
     def at(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some of them: float32 images and int32 labels."""
+        """The examples at these indices: float32 images and int32 labels."""
         return as_floats(self.images[places]), self.labels[places].astype("int32")
 
 
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
 
 class Download(NamedTuple):
-    """The address that TFDS downloads from, and a pattern of the archives' names."""
+    """The address that TFDS downloads from, and a glob pattern of the archive names."""
 
     url: str
     archives: str
@@ -66,7 +66,7 @@ DOWNLOADS = {
 
 
 def load_digits() -> Source:
-    """Scikit-learn's 8x8 digits in `[0, 1]`, split by class, always alike."""
+    """Scikit-learn's 8x8 digits in `[0, 1]`, with a fixed split stratified by class."""
     images, labels = _require("sklearn.datasets").load_digits(return_X_y=True)
     scaled = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     split = _require("sklearn.model_selection").train_test_split
@@ -100,11 +100,11 @@ def _in_memory(pairs: Pipeline) -> Examples:
 def load_tfds_clips(
     data_dir: PathLike | None, splits: tuple[str, str], actions: bool
 ) -> tuple[Pipeline, Pipeline]:
-    """Clips of BAIR's `frames`, uint8, and `actions` if they are wanted."""
+    """BAIR's clips: `frames`, uint8, and `actions` if requested."""
     names = {"frames": "image_aux1", **({"actions": "action"} if actions else {})}
     _require("tensorflow", "tensorflow")
     decoding = _require("tensorflow_datasets").decode.PartialDecoding
-    # The other camera's images would take as long to decode.
+    # Skip the other camera's images: they would take as long to decode.
     decoders = decoding(dict.fromkeys(names.values(), True))
     (train, test), _ = read_tfds(BAIR, data_dir, list(splits), decoders=decoders)
     with _told(BAIR, data_dir, list(splits)):
@@ -118,7 +118,7 @@ def load_tfds_clips(
 
 
 def load_clips(file: PathLike, actions: bool) -> tuple[Clip, Clip]:
-    """The clips of an .npz file; the last quarter of them is for the test."""
+    """The training and test clips of an .npz file. The last quarter is for the test."""
     arrays = _read_npz(file, ("video", "actions") if actions else ("video",))
     clips = {"frames": arrays["video"]}
     if actions:
@@ -135,7 +135,7 @@ def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with open(file, "rb") as opened, np.load(opened) as archive:
             arrays = {name: archive[name] for name in names}
-    except Exception as error:  # of files, of zip archives, of zlib, of NumPy
+    except Exception as error:  # from the file, zipfile, zlib or NumPy
         raise ValueError(
             f"The file must be an .npz archive with the arrays {names} ({error}). If "
             "it was written by a run that broke off, or copied in part, write or copy "
@@ -160,10 +160,10 @@ def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 def read_tfds(
     name: str, data_dir: PathLike | None, splits: list[str], **options
 ) -> tuple[list[Pipeline], Any]:
-    """Splits to train and to test on, and TFDS's info; `options` are `tfds.load`'s."""
+    """Training and test splits, and TFDS's info. `options` go to `tfds.load`."""
     try:
         return _read(name, data_dir, splits, options)
-    except AssertionError:  # what TFDS raises for data that is not there
+    except AssertionError:  # TFDS raises this if the data is missing
         pass
     _download(name, data_dir)
     return _read(name, data_dir, splits, options)
@@ -187,10 +187,10 @@ def _read(
 
 @contextlib.contextmanager
 def _told(name: str, data_dir: PathLike | None, splits: list[str]) -> Iterator[None]:
-    """Turns what TFDS and TensorFlow raise for bad splits and files into words."""
+    """Turns errors of TFDS and TensorFlow about splits and files into a ValueError."""
     try:
         yield
-    except (AssertionError, ImportError):  # data that is not there; packages
+    except (AssertionError, ImportError):  # missing data; missing packages
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -204,7 +204,7 @@ def _told(name: str, data_dir: PathLike | None, splits: list[str]) -> Iterator[N
 
 
 def _download(name: str, data_dir: PathLike | None) -> None:
-    # TFDS imports it while it prepares a dataset, without declaring it.
+    # TFDS imports this while it prepares a dataset, but does not declare it.
     _require("importlib_resources")
     try:
         builder = _require("tensorflow_datasets").builder(name, data_dir=data_dir)
@@ -229,12 +229,12 @@ def _has_archives(builder: Any) -> bool:
 
 
 def _check_connection(url: str) -> None:
-    """Fails within seconds where TFDS would retry for minutes and leave folders."""
+    """Fails within seconds. TFDS would retry for minutes and leave folders behind."""
     requests = _require("requests")
     try:
         requests.head(url, timeout=CONNECT_SECONDS)
     except requests.RequestException as error:
-        # `from None`: the long chain of connection errors adds nothing to its text.
+        # `from None`: the long chain of connection errors adds nothing to the message.
         raise ConnectionError(
             f"{urlsplit(url).hostname} cannot be reached: {error}"
         ) from None

@@ -1,4 +1,4 @@
-"""Pieces of recorded clips that are too large for memory, as `tf.data` pipelines."""
+"""Videos cut from clips that are too large for memory, as `tf.data` pipelines."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from keras_nanode.datasets import pipelines
 from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import Clip
 
-# A clip of 30 frames of 64x64 pixels in colour takes 0.4 MB.
+# The size of the shuffle buffer. A clip of 30 colour frames of 64x64 takes 0.4 MB.
 SHUFFLED_CLIPS = 512
 
 
@@ -20,7 +20,7 @@ def cut(
     batch_size: int,
     seed: int,
 ) -> tuple[Callable[[int], Batches], Batches]:
-    """As `clips.cut`, of single clips."""
+    """Like `clips.cut`, for datasets of single clips."""
 
     def train_from(epoch: int) -> Batches:
         numbers = pipelines.numbered(checks.integer("epoch", epoch, 0))
@@ -42,9 +42,9 @@ def _cut_one(clip: Clip, start: tf.Tensor | int, length: int) -> Clip:
 def _cut_anywhere(
     clips: tf.data.Dataset, length: int, seed: int, epoch: tf.Tensor
 ) -> tf.data.Dataset:
-    """Shuffles the clips and cuts each, elsewhere in every epoch."""
-    # Shuffling takes half of its seed from the graph that `flat_map` traces; set there,
-    # it is not the one that the user may have set.
+    """Shuffles the clips and cuts each at a place that depends on the epoch."""
+    # Shuffling takes half of its seed from the graph that `flat_map` traces. Setting it
+    # here keeps a seed of the user from having an effect.
     tf.random.set_seed(1)
     pair = tf.stack([tf.constant(seed, tf.int64), epoch])
 
@@ -60,7 +60,7 @@ def _cut_anywhere(
 
 
 def _finished(clips: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Batches of float32 frames, or of dicts with actions beside them."""
+    """Batches of float32 frames, or of dicts of frames and actions."""
 
     def convert(batch: Clip) -> Clip | tf.Tensor:
         frames = tf.image.convert_image_dtype(batch["frames"], tf.float32)

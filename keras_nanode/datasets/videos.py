@@ -25,15 +25,15 @@ class VideoDataset(NamedTuple):
 
     Both sets give batches of float32 frames in `[0, 1]` with shape
     `(batch, frames, height, width, channels)`, for `model.fit(data.train)` without
-    targets; as in `ImageDataset`, from `tf.data` or as a `PyDataset`. (Clips
+    targets. As in `ImageDataset`, they are `tf.data.Dataset`s or `PyDataset`s. (Clips
     that TFDS streams come from `tf.data` on every backend.) With actions, an element
-    is a dict of `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`;
-    action `t` leads from frame `t` to the next. The last batch of an epoch may be
-    smaller. The training set shuffles itself: `model.fit` with `shuffle=False` keeps
-    Keras from warning about that.
+    is a dict of `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`.
+    Action `t` leads from frame `t` to the next. The last batch of an epoch may be
+    smaller. The training set shuffles itself: pass `shuffle=False` to `model.fit`, or
+    Keras warns about that.
 
-    What is seen in an epoch, and in which order, depends on the seed and its number
-    alone, as in `ImageDataset`.
+    The videos of an epoch and their order depend only on the seed and the epoch's
+    number, as in `ImageDataset`.
 
     Attributes:
         train: Batches, `train_from(0)`: each iteration is the next epoch,
@@ -63,8 +63,8 @@ def moving_digits(
 ) -> VideoDataset:
     """Scikit-learn's digits, scaled up and moving, without a download.
 
-    Like `moving_mnist`, of 1,437 digits of 8x8 pixels for training and 360 for the
-    test.
+    Like `moving_mnist`, but with 1,437 digits of 8x8 pixels for training and 360 for
+    the test.
 
     Args:
         batch_size, num_frames, frame_size, digit_size, num_digits, stochastic,
@@ -105,27 +105,27 @@ def moving_mnist(
 ) -> VideoDataset:
     """Moving MNIST: handwritten digits that bounce off the walls of a dark square.
 
-    Videos are generated as they are needed. Each depends on `seed` and its own number
-    alone, whatever the batch it is in. The videos to test on have other digits, those
-    of `test_split`, and do not depend on `seed`. Moving deterministically, a digit
-    crosses a tenth of its room in a frame, in a random direction, and is reflected
-    exactly; where digits overlap, the brighter one is seen. Stochastically, it moves by
-    whole pixels, up to an eighth of its room in a frame, and takes a random velocity
-    after each bounce; overlapping digits add up.
+    Videos are generated on demand. Each depends only on `seed` and its own number, not
+    on its batch. The test videos show the digits of `test_split` and do not depend on
+    `seed`. A digit's room is the free space between it and the walls. Deterministic
+    digits move a tenth of their room in a frame, in a random direction, and are
+    reflected exactly. Where they overlap, the brighter one is seen. Stochastic digits
+    move by whole pixels, up to an eighth of their room in a frame, and take a random
+    velocity after each bounce. Where they overlap, they add up.
 
     Args:
-        data_dir: Path of the folder with TFDS datasets, into which MNIST is downloaded
-            if it is not there. `None` means the environment variable `TFDS_DATA_DIR`,
-            or `~/tensorflow_datasets`.
+        data_dir: Path of the folder with TFDS datasets. MNIST is downloaded into it if
+            missing. `None` means the environment variable `TFDS_DATA_DIR`, or
+            `~/tensorflow_datasets`.
         batch_size: Positive integer, videos per batch.
-        num_frames: Positive integer, frames of a video.
+        num_frames: Positive integer, frames per video.
         frame_size: Integer of at least 2, height and width of a frame in pixels.
-        digit_size: Positive integer below `frame_size`, to which digits are scaled.
-            `None` means half of `frame_size`, as in SVG; TFDS has 28 in 64.
-        num_digits: Positive integer, digits in a video.
-        stochastic: Boolean, whether digits bounce at random, as in SVG, or exactly, as
-            in TFDS.
-        train_videos, test_videos: Positive integers, videos in an epoch.
+        digit_size: Positive integer below `frame_size`. Digits are scaled to it. `None`
+            means half of `frame_size`, as in SVG. TFDS uses 28 for frames of 64.
+        num_digits: Positive integer, digits per video.
+        stochastic: Boolean. True makes digits bounce at random, as in SVG. False makes
+            them bounce exactly, as in TFDS.
+        train_videos, test_videos: Positive integers, videos per epoch.
         seed: Non-negative integer. Equal seeds give equal training batches, epoch by
             epoch.
         train_split: String, the digits to train with, in
@@ -137,7 +137,7 @@ def moving_mnist(
 
     Raises:
         ValueError: If an argument is out of its range, if a split does not exist, or if
-            the data is neither in `data_dir` nor can be downloaded.
+            the data is not in `data_dir` and cannot be downloaded.
         ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
@@ -168,21 +168,21 @@ def bair(
 ) -> VideoDataset:
     """BAIR robot pushing: clips of 30 frames of 64x64 pixels, through TFDS or a file.
 
-    Training videos start anywhere in their clip, at another frame in every epoch; those
-    to test on are the first frames of the clips. Of the two cameras it is the one that
-    SVG takes, `image_aux1`.
+    Training videos start at a random frame of their clip, drawn anew in every epoch.
+    Test videos are the first frames of the clips. Of the two cameras, this uses
+    `image_aux1`, as SVG does.
 
     Args:
-        data_dir: Path of the folder with TFDS datasets, into which 30 GB are downloaded
-            if they are not there. `None` means the environment variable
-            `TFDS_DATA_DIR`, or `~/tensorflow_datasets`. Or a path that ends in `.npz`,
-            a file with clips of any size and length: an array `video`, uint8
+        data_dir: Path of the folder with TFDS datasets. 30 GB are downloaded into it if
+            missing. `None` means the environment variable `TFDS_DATA_DIR`, or
+            `~/tensorflow_datasets`. Alternatively, the path of an `.npz` file with
+            clips of any size and length: an array `video`, uint8
             `(clips, frames, height, width, channels)`, and, for actions, an array
             `actions`, `(clips, frames, action_dim)`. The last quarter of its clips is
             for the test.
         batch_size: Positive integer, videos per batch.
-        num_frames: Positive integer, frames of a video.
-        actions: Boolean, whether the robot's actions (4 numbers a frame) are given too.
+        num_frames: Positive integer, frames per video.
+        actions: Boolean, whether to give the robot's actions too (4 numbers per frame).
         seed: Non-negative integer. Equal seeds give equal training batches, epoch by
             epoch.
         train_split: String, the clips to train on, in
@@ -194,8 +194,8 @@ def bair(
 
     Raises:
         ValueError: If an argument is out of its range, if clips have fewer frames than
-            `num_frames`, if a split does not exist, or if the data is neither in
-            `data_dir` nor can be downloaded, or not in that form in the file.
+            `num_frames`, if a split does not exist, if the data is not in `data_dir`
+            and cannot be downloaded, or if the file does not have the form above.
         ImportError: If tensorflow-datasets or TensorFlow is not installed.
 
     Example:
@@ -248,7 +248,7 @@ def _check_no_splits(splits: tuple[str, str]) -> None:
         )
 
 
-# Moving digits
+# Moving digits.
 
 
 def _moving(

@@ -1,8 +1,7 @@
-"""One step of each solver, and for the reversible ones its inverse.
+"""One step of each solver, and the inverse step of the reversible ones.
 
-A solver sees the vector field of a step as a function f(i, y), where i is the index of
-the node at which y' is wanted. Its state is y itself (Runge-Kutta), or a tuple that
-begins with y.
+A solver calls the vector field of a step as f(i, y), the slope y' at the node with
+index i. Its state is y itself (Runge-Kutta), or a tuple that begins with y.
 """
 
 from typing import Any
@@ -23,13 +22,13 @@ from keras_nanode.tableaus import Tableau
 
 SolverLike = str | Tableau | Solver | BDF
 
-# `Reversible` around any Runge-Kutta method and `BDF` come on top.
+# `get` also takes `BDF`, and `Reversible` around any Runge-Kutta method.
 ALL: dict[str, Solver] = {
     **runge_kutta.ALL,
     "reversible_heun": ReversibleHeun(),
     "alf": AsynchronousLeapfrog(),
 }
-# What other libraries call them.
+# The names in other libraries, for suggestions.
 _OTHER_NAMES = {
     **dict.fromkeys(("rk45", "dp5", "dormand_prince", "ode45"), "dopri5"),
     **dict.fromkeys(("rk23", "ode23", "bs3", "bogacki_shampine"), "bosh3"),
@@ -42,13 +41,13 @@ _OTHER_NAMES = {
 
 
 def get(solver) -> Any:
-    """The `Solver` or `BDF` for a name, a tableau, or the solver itself.
+    """The `Solver` or `BDF` for a name or a tableau. A solver is returned as it is.
 
     Args:
         solver: One of the names in `ALL`, `"bdf"`, a `Tableau`, or a `Reversible`.
 
     Raises:
-        ValueError: if there is no such solver, or not on this backend.
+        ValueError: if the solver is unknown, or not available on this backend.
     """
     if isinstance(solver, dict):
         solver = keras.saving.deserialize_keras_object(solver)
@@ -67,7 +66,7 @@ def get(solver) -> Any:
 
 
 def serialize(solver: Solver | BDF):
-    """What `get` reads back: the name if it is one of ours, else the configuration."""
+    """What `get` can read: the name of a built-in solver, else the configuration."""
     if isinstance(solver, BDF) or ALL.get(solver.name) == solver:
         return solver.name
     if isinstance(solver, RungeKutta):

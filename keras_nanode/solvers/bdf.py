@@ -1,4 +1,4 @@
-"""The one solver that is not ours, for stiff problems."""
+"""The solver for stiff problems, from TensorFlow Probability."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ class BDF:
     """Backward differentiation formulas of order 1 to 5, with steps and orders chosen
     by the estimated error: `tensorflow_probability.math.ode.BDF`.
 
-    No one-step method: it only names what `stepping/bdf.py` adapts.
+    This is not a one-step method. It only names what `stepping/bdf.py` adapts.
 
     Raises:
         ValueError: if Keras does not run on TensorFlow.

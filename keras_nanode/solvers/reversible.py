@@ -1,4 +1,4 @@
-"""Reversible methods: a step's start can be computed from its end."""
+"""Reversible methods: the state before a step can be computed from the one after."""
 
 import dataclasses
 import functools
@@ -23,8 +23,8 @@ class _Reversible(Solver):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ReversibleHeun(_Reversible):
-    """Reversible Heun (Kidger et al. 2021, arXiv 2105.13493): order 2, one evaluation a
-    step. The state is (y, u, g) with g = f(t, u)."""
+    """Reversible Heun (Kidger et al. 2021, arXiv 2105.13493): order 2, one evaluation
+    per step. The state is (y, u, g) with g = f(t, u)."""
 
     name = "reversible_heun"
     evaluations = 1
@@ -58,8 +58,8 @@ class ReversibleHeun(_Reversible):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AsynchronousLeapfrog(_Reversible):
-    """ALF (Zhuang et al. 2021, MALI, arXiv 2102.04668): order 2, one evaluation a step.
-    The state is (y, v), where v follows y'."""
+    """ALF (Zhuang et al. 2021, MALI, arXiv 2102.04668): order 2, one evaluation per
+    step. The state is (y, v), where v approximates y'."""
 
     name = "alf"
     evaluations = 1
@@ -83,7 +83,7 @@ class AsynchronousLeapfrog(_Reversible):
         return advance(middle, h, (-0.5,), [v]), v
 
     def cross_jump(self, f, before, state):
-        # v may differ from y' by what it carries on, and keeps that difference.
+        # v may differ from y' by an error of earlier steps. Keep that difference.
         y, v = state
         return y, weighted((1, v), (1, f(0, y)), (-1, before(0, y)))
 
@@ -96,19 +96,19 @@ class AsynchronousLeapfrog(_Reversible):
 class Reversible(_Reversible):
     """Makes any explicit Runge-Kutta method reversible, at twice its evaluations.
 
-    A second state z accompanies y; each is advanced with what the other says:
+    A second state z accompanies y. Each is advanced with slopes from the other:
 
         y' = coupling y + (1 - coupling) z + Psi_h(t, z),    z' = z - Psi_-h(t + h, y')
 
-    where Psi_h is what a step of the wrapped method adds. Its order is kept.
+    where Psi_h is the increment in a step of the wrapped method, whose order is kept.
 
     Args:
         solver: The name of a Runge-Kutta method, or a `keras_nanode.tableaus.Tableau`.
-        coupling: Number in (0, 1]; below 1 it keeps y and z together, which makes the
+        coupling: Number in (0, 1]. Below 1 it keeps y and z together, which makes the
             method more stable and its inverse less exact.
 
     Raises:
-        ValueError: if `solver` is no Runge-Kutta method or `coupling` not in (0, 1].
+        ValueError: if `solver` is not a Runge-Kutta method or `coupling` is invalid.
 
     Example:
 
@@ -171,12 +171,12 @@ class Reversible(_Reversible):
         return tree.map_structure(lambda x: x / self.coupling, y), z
 
     def _forwards(self, f, h, y):
-        """What a step of the wrapped method adds to y."""
+        """The increment of y in a step of the wrapped method."""
         node = [self.nodes.index(c) for c in self.solver.nodes]
         return self.solver.change(lambda i, y: f(node[i], y), h, y)
 
     def _backwards(self, f, h, y):
-        """What its step of length -h, from the end of this one, adds to y."""
+        """The increment of y in its step of length -h, from the end of this step."""
         node = [self.nodes.index(_mirrored(c)) for c in self.solver.nodes]
         return self.solver.change(lambda i, y: f(node[i], y), -h, y)
 
@@ -201,5 +201,5 @@ class Reversible(_Reversible):
 
 
 def _mirrored(node: float) -> float:
-    # Rounded, so that 1 - 0.8 is 0.2.
+    # Round, so that 1 - 0.8 is 0.2.
     return round(1 - node, 15)

@@ -46,21 +46,21 @@ class RungeKutta(Solver):
         return state
 
     def change(self, f, h, y):
-        """What a step of length h adds to y."""
+        """The increment of y in a step of length h."""
         results = self.stages(lambda i, y: (f(i, y), ()), h, y)
         b = self.tableau.b[: len(results)]
         return increment(y, h, b, [slope for slope, _ in results])
 
     def stages(self, f, h, y: Structure, first=None, embedded=False) -> list:
-        """The results `f(i, y)`, pairs of a slope and anything else, of the
-        stages of a step.
+        """The results `f(i, y)` of the stages of a step. Each is a pair of a slope and
+        anything else.
 
         Args:
             f: A function of a node's index and a state.
             h: The step's length.
             y: The state before the step.
-            first: The result of the first stage, where it is known.
-            embedded: Whether to evaluate the stages for an error estimate alone, too.
+            first: The result of the first stage, if it is known.
+            embedded: Whether to evaluate the stages that only the error estimate needs.
         """
         nodes, tableau = self.node_of_stages, self.tableau
         used = tableau.num_stages if embedded else self.evaluations
@@ -87,16 +87,16 @@ class RungeKutta(Solver):
         return grad_y, step.sum_by_set(self.node_of_stages, grad_theta)
 
     def step_with_integrals(self, step: Stepped, evaluate, y: Structure):
-        """The state after a step, and the integrals over it of what else `evaluate`
-        gives at its stages."""
+        """The state after a step, and the integrals over the step of the other values
+        that `evaluate` gives at the stages."""
         results = self.stages(evaluate, step.h, y)
         slopes, others = zip(*results, strict=True)
         y = advance(y, step.h, self.tableau.b[: len(slopes)], list(slopes))
         return y, self.integrals(step, list(others))
 
     def integrals(self, step, others: list[Structure]) -> list[Structure]:
-        """The integral over a step of what else its stages gave, for each set of the
-        step's weights."""
+        """The integrals over a step of the stages' other values, one for each set of
+        the step's weights."""
         used = [i for i, weight in enumerate(self.tableau.b) if weight]
         nodes = [self.node_of_stages[i] for i in used]
         parts = [weighted((self.tableau.b[i], others[i])) for i in used]
@@ -110,14 +110,14 @@ ALL = {name: RungeKutta(tableau) for name, tableau in tableaus.ALL.items()}
 
 
 def serialize(solver: RungeKutta):
-    """The name if it is one of ours, else the tableau's configuration."""
+    """The name of a built-in method, else the configuration of the tableau."""
     if ALL.get(solver.name) == solver:
         return solver.name
     return keras.saving.serialize_keras_object(solver.tableau)
 
 
 def find(solver) -> RungeKutta | None:
-    """The method for a name, a tableau, or what `serialize` gave; None if none."""
+    """The method for a name, a tableau or a result of `serialize`; None if unknown."""
     if isinstance(solver, dict):
         solver = keras.saving.deserialize_keras_object(solver)
     if isinstance(solver, RungeKutta):

@@ -1,4 +1,4 @@
-"""What a solver has to have."""
+"""The interface of a solver."""
 
 import abc
 from collections.abc import Callable
@@ -14,11 +14,11 @@ Slopes = Callable[[int, Structure], Structure]
 
 
 class Stepped(Protocol):
-    """What `Solver.vjp` needs of a step.
+    """The part of a step that `Solver.vjp` uses.
 
     Attributes:
-        h: The length.
-        theta: The sets of weights.
+        h: The step's length.
+        theta: The step's sets of weights.
     """
 
     h: Any
@@ -31,7 +31,7 @@ class Stepped(Protocol):
         """The slope at node i, and its pullback to y and the weights there."""
 
     def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
-        """The cotangent of each set of weights, of those of the weights at nodes."""
+        """Sums the cotangents of the weights at nodes, for each set of weights."""
 
 
 class Solver(abc.ABC):
@@ -40,19 +40,19 @@ class Solver(abc.ABC):
     Attributes:
         name: String, what the solver is called.
         order: Positive integer, the order of convergence of y.
-        tableau: The explicit Runge-Kutta method that the solver is or is made of, which
-            the backsolve adjoint takes in its place.
-        nodes: Where in a step the vector field is evaluated, as fractions of it,
-            increasing. Methods name a node by its index.
-        evaluations: Positive integer, how often it is evaluated in a step.
+        tableau: The explicit Runge-Kutta method that the solver is, or is made of. The
+            backsolve adjoint uses it in place of the solver.
+        nodes: The increasing times in a step at which the vector field is evaluated, as
+            fractions of the step. Methods refer to a node by its index.
+        evaluations: Positive integer, the number of function evaluations per step.
         is_reversible: Whether `step_back` rebuilds a step's start from its end.
         estimates_error: Whether it can choose its steps by an estimate of their error.
         takes_fixed_steps: Whether it can take a number of equal steps.
-        has_own_gradient: Whether it brings the gradient of its solution along, so that
-            there is no choice of an adjoint.
+        has_own_gradient: Whether it has its own gradient, which replaces the choice of
+            an adjoint.
         start_is_y: Whether the first state is y itself.
-        carries_slopes: Whether the state has slopes in it, which are out of date after
-            a jump of the weights: `cross_jump` renews them.
+        carries_slopes: Whether the state contains slopes. They are out of date after a
+            jump of the weights, and `cross_jump` renews them.
     """
 
     tableau: Tableau
@@ -87,7 +87,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def start(self, f: Slopes, y: Structure) -> Any:
-        """The first state; f is that of the first step."""
+        """The first state. f is the vector field of the first step."""
 
     @abc.abstractmethod
     def step(self, f: Slopes, h, state: Any) -> Any:
@@ -95,7 +95,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def value(self, state: Any) -> Structure:
-        """y of a state."""
+        """The y in a state."""
 
     def value_transpose(self, cotangent: Structure, a: Any) -> Any:
         """Adds a cotangent of `value(state)` to `a`, a cotangent of the state."""
@@ -114,8 +114,8 @@ class Solver(abc.ABC):
         raise TypeError(f"The solver {self.name!r} is not reversible.")
 
     def cross_jump(self, f: Slopes, before: Slopes, state: Any) -> Any:
-        """The state behind a jump, where `before` has the weights of the step before
-        it."""
+        """The state after a jump of the weights. `before` is the vector field with the
+        weights of the step before the jump."""
         return state
 
     def uncross_jump(self, f: Slopes, before: Slopes, state: Any) -> Any:

@@ -1,8 +1,8 @@
-"""A solve: steps that are chosen, taken, and gone through again for the gradient.
+"""A solve: steps are chosen, taken, and visited again for the gradient.
 
-`Stepping` is what the user's `steps` becomes: `Fixed(n)` equal steps, or `Adaptive`
-ones. It runs a `Problem` and gives a `Solution`. It knows nothing about gradients, but
-keeps the states that an adjoint asks for.
+The user's `steps` becomes a `Stepping`: `Fixed(n)` equal steps, or `Adaptive` ones. It
+runs a `Problem` and gives a `Solution`. It knows nothing about gradients, but keeps the
+states that an adjoint requests.
 """
 
 from keras_nanode.stepping.adaptive import Adaptive

@@ -24,7 +24,7 @@ from keras_nanode.structures import (
     zeros_like,
 )
 
-# They are laid out beforehand: more would be a mistake, or an attack in a file.
+# Steps take memory beforehand: a larger number is a mistake, or an attack in a file.
 MOST_STEPS = 10**7
 
 
@@ -34,17 +34,18 @@ class Adaptive(Stepping):
     """Steps whose lengths keep the estimated error of each within tolerances.
 
     A step is accepted if the root mean square of error / (atol + rtol max(|y|, |y'|))
-    over the whole state is 1 at most. A PI controller chooses the next (Hairer, Norsett
-    and Wanner, Solving Ordinary Differential Equations I, section II.4, and II, section
-    IV.2). No step crosses an output time or a breakpoint of the weights' basis.
+    over the whole state is at most 1, where y' is the state after the step. A PI
+    controller chooses the next length (Hairer, Norsett and Wanner, Solving Ordinary
+    Differential Equations I, section II.4, and II, section IV.2). No step crosses an
+    output time or a breakpoint of the weights' basis.
 
     Args:
         rtol: Non-negative number, tolerance relative to the state.
-        atol: Non-negative number, absolute tolerance; not both may be 0.
-        max_steps: Positive integer, how many steps are tried at most.
+        atol: Non-negative number, absolute tolerance. `rtol` or `atol` must be above 0.
+        max_steps: Positive integer, the largest number of attempted steps.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is invalid.
 
     Example:
 
@@ -67,7 +68,7 @@ class Adaptive(Stepping):
                 "a finite number of at least 0",
                 lambda x: x >= 0,
             )
-            # The float of a number of NumPy, too.
+            # Store a float, also for a NumPy number.
             object.__setattr__(self, name, value)
         if self.rtol == self.atol == 0:
             raise ValueError(
@@ -141,7 +142,7 @@ class Adaptive(Stepping):
         def visit(gradient, attempt: Attempt):
             others = [other for _, other in attempt.results]
             integrals = solver.integrals(attempt.step, others)
-            # Selected, not multiplied by 0: a rejected attempt may be NaN.
+            # Select, do not multiply by 0: a rejected attempt may be NaN.
             integrals = select(attempt.ok, integrals, zeros_like(integrals))
             return weights.add_step(gradient, integrals, attempt.located)
 
@@ -163,10 +164,10 @@ class RecordedSteps(Steps):
     """Accepted steps, to be taken again. Only the places of their ends are known.
 
     Args:
-        problem: What is solved.
-        edges: `(limit + 1,)`, where steps begin: distances from the stops before.
-        passed: `(limit + 1,)`, how many stops are there or before.
-        count: Scalar, how many steps there are; the rest of `edges` is not used.
+        problem: The problem.
+        edges: `(limit + 1,)`, the starts of steps, as distances from the stop before.
+        passed: `(limit + 1,)`, the number of stops up to each start.
+        count: Scalar, the number of steps. The rest of `edges` is not used.
     """
 
     batch_size = 1
@@ -192,7 +193,7 @@ class RecordedSteps(Steps):
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """Writes down the places of accepted steps, and the states that a rule keeps."""
+    """Records the places of accepted steps, and the states that a rule keeps."""
 
     max_steps: int
     dtype: str
@@ -207,7 +208,7 @@ class _Record:
         )
 
     def add(self, recorded, attempt: Attempt):
-        # The next attempt overwrites what is not accepted.
+        # The next attempt overwrites a rejected one.
         edges, passed, saved, mark = recorded
         i = attempt.accepted
         edges, passed = write((edges, passed), i + 1, attempt.place)
@@ -217,7 +218,7 @@ class _Record:
 
 
 def statistics(problem: Problem, state: dict) -> dict:
-    """`Solution.stats`, from the counters of a loop."""
+    """`Solution.stats`, computed from the counters of a loop."""
     sign = problem.direction
     return {
         "num_steps": state["tried"],

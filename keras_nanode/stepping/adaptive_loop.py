@@ -1,14 +1,13 @@
 """The loop of an adaptive solve, forwards or for an augmented system.
 
     while the last stop is not reached:
-        a step from the state, cut short where a stop is near
-        its embedded pair estimates the error
-        accepted (error <= tolerance): the state moves, perhaps onto a stop
-        accepted or not: the error chooses the next length
+        try a step from the state, shortened if a stop is near
+        estimate the error with the embedded pair
+        if it is accepted (error <= tolerance): move the state, perhaps onto a stop
+        accepted or not: choose the next length from the error
 
-Time runs as a distance from the stop before, so that a step is never too small for the
-rounding of a large t0. The state of the loop is a dict, and lengths in it are
-distances.
+Time is stored as a distance from the stop before, so a large t0 does not round small
+steps away. The state of the loop is a dict, and lengths in it are distances.
 """
 
 import functools
@@ -35,7 +34,7 @@ from keras_nanode.structures import (
 )
 from keras_nanode.tree import Structure
 
-# By how much errors are, so that those of a small state are not too small for float32.
+# Errors are scaled by this factor, so float32 can hold the errors of a small state.
 _MAGNIFIED = 2.0**16
 
 
@@ -43,15 +42,15 @@ class Attempt(NamedTuple):
     """A step that was tried.
 
     Attributes:
-        y: The state before it.
-        accepted: How many steps were accepted before it.
+        y: The state before the step.
+        accepted: The number of steps accepted before it.
         ok: Whether it is accepted.
         y_end: The state after it.
-        place: Where it ends: a distance from a stop, and how many stops were passed.
-        row: Which interval between output times it is in.
+        place: Its end: the distance from a stop, and the number of stops passed.
+        row: The index of its interval between output times.
         step: The step.
-        located: What its times were located as for the weights.
-        results: What its stages gave, pairs of a slope and anything else.
+        located: The located times of the step, for its weights.
+        results: The results of its stages, pairs of a slope and anything else.
     """
 
     y: Structure
@@ -66,12 +65,12 @@ class Attempt(NamedTuple):
 
 
 def evaluate_slope(step: Step, i: int, y: Structure):
-    """The slope at node i, and what else an evaluation gives: here nothing."""
+    """The slope at node i, and an empty second value."""
     return step.slopes(step.theta)(i, y), ()
 
 
 def _attempt(step, evaluate, y, first):
-    """A step of an embedded pair: y', the error's estimate and the stages' results."""
+    """A step of an embedded pair: its end state, error estimate and stage results."""
     solver = step.problem.solver
     f = functools.partial(evaluate, step)
     results = solver.stages(f, step.h, y, first, embedded=True)
@@ -83,8 +82,8 @@ def _attempt(step, evaluate, y, first):
 def _error(tableau, h, y, slopes):
     """The error estimate, magnified.
 
-    It is computed from differences of slopes. Its weights add up to 0, so that equal
-    slopes have no error, whatever their size rounds to.
+    The error weights add up to 0, so the estimate can use differences of slopes. Then
+    equal slopes have no error, whatever their rounding.
     """
     weights = [_MAGNIFIED * weight for weight in tableau.error_weights[1:]]
     others = [
@@ -95,7 +94,7 @@ def _error(tableau, h, y, slopes):
 
 
 def _either(ok, x: Structure, y: Structure) -> Structure:
-    """x if the attempt is accepted, else y. A loop of Python's takes only one of them:
+    """x if the attempt is accepted, else y. A Python loop takes only one of them. So
     no gradient passes through a rejected attempt, which may be NaN."""
     if math.isinf(backend.most_unrolled()):
         return x if ok else y
@@ -114,24 +113,24 @@ def adaptive_loop(
     evaluate: Callable = evaluate_slope,
     meet: Callable | None = None,
 ) -> dict:
-    """Steps from the first time to the last.
+    """Takes steps from the first time to the last.
 
     Args:
-        problem: What is solved, with an embedded pair for a solver.
+        problem: The problem. Its solver has an embedded pair.
         norm: `norm(error, *states)`, at most 1 for an accepted step.
-        max_steps: How many steps are tried at most.
+        max_steps: The largest number of attempted steps.
         params: The parameters of the vector field.
         y0: The state at the first time.
-        extra: What `visit` carries on.
-        visit: `extra = visit(extra, attempt)`, at each attempt.
+        extra: The first value of what `visit` carries.
+        visit: `extra = visit(extra, attempt)`, called at each attempt.
         evaluate: `evaluate(step, i, y)` gives a slope of y and something else.
-        meet: `y = meet(interval, y)` changes the state where an interval but the first
-            begins.
+        meet: `y = meet(interval, y)` changes the state at the start of each interval
+            except the first.
 
     Returns:
-        A dict of the last loop state: `y`, `h`, `status`, `accepted`, `tried`,
-        `num_fevals`, `extra`, `reached` (how many output times) and `distance` (from
-        the first time).
+        A dict with the last loop state: `y`, `h`, `status`, `accepted`, `tried`,
+        `num_fevals`, `extra`, `reached` (the number of output times reached) and
+        `distance` (from the first time).
     """
     loop = _Loop(problem, norm, max_steps, params, evaluate, visit, meet)
     (state,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
@@ -157,26 +156,26 @@ class _Loop:
             self.has_jumps = self.meets
             return
         outputs = np.append(stops.rows[1:] != stops.rows[:-1], False)
-        # After these the slope at y is not that of the last stage before.
+        # After these stops, the slope at y differs from that of the last stage before.
         renews = stops.jumps | outputs if self.meets else stops.jumps
         self.has_jumps = bool(renews.any())
         self.outputs = ops.convert_to_tensor(outputs)
         self.renews = ops.convert_to_tensor(renews)
 
     def distance(self, state):
-        """How far the first time is."""
+        """The distance from the first time."""
         at = ops.concatenate([ops.zeros_like(self.stops.at[:1]), self.stops.at])
         return ops.take(at, state["stop"]) + state["s"]
 
     def _turns(self, stop):
-        """Whether y changes on arriving at a stop, and whether the slope does."""
+        """Whether y changes at a stop, and whether the slope does."""
         if self.stops.rows is None:
             inner = self.meets & (stop + 1 < self.stops.number)
             return inner, inner
         return ops.take(self.outputs, stop), ops.take(self.renews, stop)
 
     def step(self, stop, start, end):
-        """The step between distances from a stop, and what its times are located as."""
+        """The step between two distances from a stop, and its located times."""
         batch = self.stops.batch(*(x[None] for x in (stop, start, end)))
         return batch.prepare(self.problem, self.params)[1](0), batch.located
 
@@ -184,7 +183,7 @@ class _Loop:
         lengths, none = self.stops.lengths, ops.convert_to_tensor(0, "int32")
         zero, most = ops.zeros_like(lengths[0]), lengths[0]
         first = self.evaluate(self.step(none, zero, most)[0], 0, y0)
-        # `_status` takes shorter steps for an underflow.
+        # `_status` treats shorter steps as an underflow.
         least = 16 * eps(self.problem.dtype) ** 2 * self.stops.at[-1]
         h = first_length(
             self.problem,
@@ -201,7 +200,7 @@ class _Loop:
             "s": zero,
             "h": h,
             "y": y0,
-            # The slope at y, if a step's last stage is the next one's first.
+            # The slope at y, if the last stage of a step is the first of the next.
             "first": first if self.tableau.first_same_as_last else (),
             "stale": ops.convert_to_tensor(False),
             "norm": zero + 1.0,
@@ -220,7 +219,7 @@ class _Loop:
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
         target = ops.stop_gradient(ops.take(self.stops.lengths, stop))
-        # Stretch by 1 % to end on the stop, rather than take a tiny step afterwards.
+        # Stretch by up to 1 % to end on the stop, rather than add a tiny step.
         hits = s + 1.01 * state["h"] >= target
         end = ops.where(hits, target, s + state["h"])
         step, located = self.step(stop, s, end)
@@ -255,13 +254,13 @@ class _Loop:
         return (after,)
 
     def _met(self, row, arrived, y):
-        """The state where the next interval begins, if it arrived there."""
+        """The state, changed by `meet` if it arrived at the next interval."""
         if not self.meets:
             return y
         return ops.cond(arrived, lambda: self.meet(row + 1, y), lambda: y)
 
     def _first(self, step, state):
-        """The first stage's result, and the evaluations so far."""
+        """The first stage's result, and the number of function evaluations so far."""
         num_fevals, stale = state["num_fevals"], state["stale"]
 
         def evaluate(_=None):

@@ -1,4 +1,4 @@
-"""What a user may call `steps`."""
+"""The user's argument `steps`."""
 
 import dataclasses
 
@@ -16,10 +16,10 @@ StepsLike = int | str | Adaptive | None
 
 
 def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
-    """The number of steps, or what chooses them, for what a user calls `steps`.
+    """Reads the argument `steps`: the number of steps, or an `Adaptive`.
 
     Raises:
-        ValueError: if it is neither, or the solver does not take it.
+        ValueError: if `steps` is neither, or the solver does not accept it.
     """
     if isinstance(steps, dict):
         steps = keras.saving.deserialize_keras_object(steps)
@@ -55,14 +55,14 @@ def _check_adaptive(solver: Solver | BDF, steps) -> Adaptive:
 
 
 def serialize_steps(steps: int | Adaptive):
-    """What `get_steps` reads back."""
+    """A form of `steps` that `get_steps` can read."""
     if isinstance(steps, Adaptive):
         return keras.saving.serialize_keras_object(steps)
     return steps
 
 
 def stepping_of(solver: Solver | BDF, steps: int | Adaptive) -> Stepping:
-    """What takes the steps."""
+    """The object that takes the steps."""
     if not isinstance(steps, Adaptive):
         return Fixed(steps)
     if solver.has_own_gradient:

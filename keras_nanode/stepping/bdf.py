@@ -1,4 +1,4 @@
-"""`tensorflow_probability.math.ode.BDF` as a solver here, with its own adjoint.
+"""An adapter for `tensorflow_probability.math.ode.BDF`, with its own adjoint.
 
 BDF integrates forwards only, and its time is the distance from the first time. It does
 not expect jumps: each piece from one output time or breakpoint of the weights to the
@@ -33,8 +33,8 @@ _AGAIN = (
 
 
 class BDFSteps(Adaptive):
-    """The steps that the library's solver chooses, with the gradient of the continuous
-    adjoint. If they fail, `t` is the output time or breakpoint that was reached last.
+    """The steps that TensorFlow Probability chooses, with the gradient of its
+    continuous adjoint. If they fail, `t` is the last output time or breakpoint reached.
     """
 
     def run(self, problem, y0, params, checkpoints=None):
@@ -42,7 +42,7 @@ class BDFSteps(Adaptive):
 
         Raises:
             ImportError: if TensorFlow Probability is not installed.
-            ValueError: if the size of the state is not known.
+            ValueError: if the size of the state is unknown.
         """
         ys, stats = _with_known_size(self, problem, y0, params)
         return Solution(ys, stats)
@@ -91,7 +91,7 @@ def _solve(problem, control, y0, params):
 
 
 class _Layout:
-    """Structures of tensors like one as vectors of a dtype, and back."""
+    """Packs structures like a given one into vectors of one dtype, and unpacks them."""
 
     def __init__(self, like: Structure, dtype: str):
         self.dtypes, self.dtype = tree.map_structure(lambda x: x.dtype, like), dtype
@@ -105,7 +105,7 @@ class _Layout:
         return ops.concatenate([ops.reshape(x, (-1,)) for x in leaves])
 
     def unpack(self, vectors) -> Structure:
-        """Of vectors along the last axis; other axes stay in front."""
+        """Unpacks vectors along the last axis. The other axes stay in front."""
         front = ops.shape(vectors)[:-1]
         leaves = [
             ops.cast(ops.reshape(vectors[..., a:b], (*front, *shape)), dtype)
@@ -120,10 +120,10 @@ class _Layout:
 
 
 class _Piece:
-    """The vector field from distance `start` to `end`, without a jump between.
+    """The vector field from distance `start` to `end`, with no jump between them.
 
-    `constants` are what its gradient flows to: the weights if they are the same in all
-    of the piece, else what they are made of.
+    The gradient flows to `constants`: the weights if they are constant in the piece,
+    else the parameters.
     """
 
     def __init__(self, problem: Problem, state: _Layout, params, start, end):
@@ -132,7 +132,7 @@ class _Piece:
         self.is_constant = problem.field.weights.set_of_nodes(2) == [0, 0]
         self.given = self._theta(params, 0.5) if self.is_constant else params
         self.constants: dict[str, Any] = {}
-        # TensorFlow Probability takes no empty vector.
+        # TensorFlow Probability does not accept an empty vector.
         if tree.flatten(self.given):
             self.layout = _Layout(self.given, problem.dtype)
             self.constants = {"weights": self.layout.pack(self.given)}
@@ -150,7 +150,7 @@ class _Piece:
         return weights.at(weights.prepare(params, located), 0)[0]
 
     def slope(self, s, y, weights=None):
-        # The first step's length is found a little further on, and the adjoint's at -s.
+        # The library looks a little ahead for a first step, and in the adjoint at -s.
         s = ops.minimum(ops.maximum(s, self.start), self.end)
         theta = self.given if weights is None else self.layout.unpack(weights)
         if not self.is_constant:
@@ -164,10 +164,10 @@ def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y):
     options = {
         "rtol": control.rtol,
         "atol": control.atol,
-        # The statistics rest on a Jacobian a step and a factorization an attempt.
+        # The statistics count one Jacobian per step, one factorization per attempt.
         "evaluate_jacobian_lazily": False,
     }
-    # None is left after a failure.
+    # No steps are left after a failure.
     left = ops.where(counters["status"] == 0, control.max_steps - counters["tried"], 0)
     adjoint = solver(max_num_steps=control.max_steps, **options)
     forward = solver(
@@ -180,10 +180,10 @@ def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y):
 
 @functools.cache
 def _library():
-    """BDF, and what asks it for the state after each of its steps.
+    """BDF, and the option that requests the state after each of its steps.
 
-    The adjoint takes these states up on its way back. From the last state alone it
-    would integrate a stiff problem backwards, which is unstable.
+    The adjoint restarts from these states on the way back. From the last state alone,
+    it would integrate a stiff problem backwards, which is unstable.
     """
     try:
         import tensorflow_probability as tfp
@@ -194,7 +194,7 @@ def _library():
         ) from error
 
     class OrNaN(tfp.math.ode.BDF):
-        """Gives NaN if it fails, where the adjoint would go on from what there is."""
+        """Gives NaN if it fails, so the adjoint does not continue from there."""
 
         def solve(self, *args, **kwargs):
             results = super().solve(*args, **kwargs)
@@ -205,17 +205,17 @@ def _library():
 
 
 def _counters(distance) -> dict:
-    """Those that `march` has, at the start."""
+    """The first counters, those of the adaptive loop."""
     none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
     counts = dict.fromkeys(("tried", "accepted", "num_fevals", "status"), none)
     return {**counts, "s": zero, "h": zero}
 
 
 def _count(counters: dict, found, end) -> dict:
-    """The counters after one more piece, or as they are if one failed before."""
+    """The counters after one more piece, unchanged if an earlier piece failed."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
-    # A Jacobian evaluates the function once, the choice of the first step thrice.
+    # A Jacobian costs one function evaluation, the choice of the first step three.
     num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
     status = ops.where(failed, _cause(h, counters["s"]), int(Status.SUCCESS))
     here = {
@@ -230,7 +230,7 @@ def _count(counters: dict, found, end) -> dict:
 
 
 def _cause(h, s):
-    """Why a piece that begins at s was not finished, by the length of its last step."""
+    """Why a piece from s on did not finish, judged by the length of its last step."""
     limits = np.finfo(keras.backend.standardize_dtype(h.dtype))
     lost = h <= 4 * float(limits.eps) * s + float(limits.tiny)
     cause = ops.where(lost, int(Status.UNDERFLOW), int(Status.MAX_STEPS))

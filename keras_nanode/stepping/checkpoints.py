@@ -7,8 +7,8 @@ recomputes the others of one segment at a time, the last segment first:
     kept            x           x           x            each begins a segment
     recomputed          .   .       .   .       .   .    when its segment is due
 
-`Segments` are laid out before a solve. Of adaptive steps, whose number is not known,
-`Squares` and `Doubling` decide as the steps come, and tell the segments afterwards.
+`Segments` are fixed before a solve. The number of adaptive steps is not known: then
+`Squares` or `Doubling` decide during the solve, and give the segments afterwards.
 """
 
 import abc
@@ -25,21 +25,21 @@ from keras_nanode.tree import Structure
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """`count` steps in segments.
+    """`count` steps, divided into segments.
 
-    Segment s is `growth` steps longer than the one before it, but the last may be cut.
+    Segment s is `growth` steps longer than segment s - 1, but the last may be shorter.
 
     The kept states and the recomputed ones share one buffer. The backward pass visits
     segments last to first, so segment s may overwrite slots s and up: later segments
     are done.
 
     Args:
-        count: How many steps there are, an integer or a tensor.
-        first_length: The length of the first segment, likewise.
+        count: The number of steps, an integer or a tensor.
+        first_length: The length of the first segment, an integer or a tensor.
         growth: Integer.
-        most: How many segments there are at most.
-        capacity: How many slots the buffer needs: at most as many as a segment has
-            steps and there are segments before it.
+        most: The largest number of segments.
+        capacity: The number of slots in the buffer. It is an upper bound, over all
+            segments, of a segment's length plus the number of segments before it.
     """
 
     count: Any
@@ -50,8 +50,8 @@ class Segments:
 
     @classmethod
     def split(cls, count: int, num: int) -> "Segments":
-        """`num` segments at most, in as few slots as possible."""
-        # Each a step shorter than the one before, unless the last ones would have none.
+        """At most `num` segments, in as few slots as possible."""
+        # Each is a step shorter than the one before, unless the last would be empty.
         if num * (num + 1) // 2 <= count:
             longest = -(-(count + num * (num - 1) // 2) // num)
             return cls(count, longest, -1, num, longest)
@@ -60,10 +60,10 @@ class Segments:
 
     @classmethod
     def equal(cls, count, limit, num: int | None) -> "Segments":
-        """`num` equal segments of a number that is not known.
+        """`num` equal segments of `count` steps, where `count` is a tensor.
 
-        Without a `num`, ceil(sqrt(limit)) of the `limit` of that number, which is a
-        tensor if it is not known either.
+        Without a `num`, there are ceil(sqrt(limit)) segments. `limit` is the largest
+        `count`, itself a tensor if unknown.
         """
         if not isinstance(limit, int):
             root = ops.ceil(ops.cast(limit, "float32") ** 0.5)
@@ -82,14 +82,14 @@ class Segments:
 
     @property
     def number(self):
-        """How many segments there are."""
+        """The number of segments."""
         if isinstance(self.count, int):
             return sum(self._first(s) < self.count for s in range(self.most))
         firsts = self._first(ops.arange(self.most, dtype="int32"))
         return ops.sum(ops.cast(firsts < self.count, "int32"))
 
     def segments(self, count, mark) -> "Segments":
-        """These, as of a `Rule`: they were known before."""
+        """Itself. `Rule` has the same method."""
         del count, mark
         return self
 
@@ -106,10 +106,10 @@ class Segments:
 
 
 class Rule(abc.ABC):
-    """Which states to keep of steps whose number is not known.
+    """Which states to keep if the number of steps is unknown.
 
-    `limit` is the largest number of steps. The rule's memory is one integer tensor,
-    `mark`, whose first value is `first_mark`.
+    `limit` is the largest number of steps. The state of the rule is one integer tensor,
+    `mark`. Its first value is `first_mark`.
     """
 
     limit: int
@@ -122,23 +122,23 @@ class Rule(abc.ABC):
 
     @abc.abstractmethod
     def keep(self, saved: Structure, mark, i, y: Structure) -> tuple[Structure, Any]:
-        """Writes the state before step i, if it stays; the buffers and the new mark."""
+        """Writes the state before step i if it is kept. Gives buffers and new mark."""
 
     @abc.abstractmethod
     def segments(self, count, mark) -> Segments:
         """The segments that `count` steps were divided into."""
 
     def start(self, y: Structure) -> tuple[Structure, Any]:
-        """The first buffers and mark."""
+        """The first buffers and the first mark."""
         mark = ops.convert_to_tensor(self.first_mark, "int32")
         return buffers(self.capacity, y), mark
 
 
 @dataclasses.dataclass(frozen=True)
 class Squares(Rule):
-    """The states 0, 1, 4, 9, ...: ceil(sqrt(n)) of n steps, however many there are.
+    """Keeps the states 0, 1, 4, 9, ...: ceil(sqrt(n)) states for any number n of steps.
 
-    The mark is the slot of the next state to stay.
+    The mark is the slot of the next state to keep.
     """
 
     limit: int
@@ -150,13 +150,13 @@ class Squares(Rule):
 
     @property
     def capacity(self) -> int:
-        # The last segment is the longest: 2 s + 1 steps after s others.
+        # The last segment s is the longest: 2 s + 1 steps, after s other segments.
         return 3 * self.most - 2
 
     def keep(self, saved, mark, i, y):
         mark = mark + ops.cast(i > mark * mark, "int32")
-        # Between two squares the slot of the second is written in vain, which is
-        # cheaper than a branch.
+        # States between two squares are written needlessly, to the slot of the
+        # second. This is cheaper than a branch.
         return write(saved, mark, y), mark
 
     def segments(self, count, mark):
@@ -166,10 +166,10 @@ class Squares(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Doubling(Rule):
-    """Every 1st, 2nd, 4th, ... state, so that there are `num` at most.
+    """Keeps every 1st, 2nd, 4th, ... state, at most `num` in all.
 
-    When all are taken every other one is dropped, and the stride doubles. The mark is
-    the stride.
+    When all slots are taken, every other state is dropped and the stride doubles. The
+    mark is the stride.
     """
 
     limit: int
@@ -181,7 +181,7 @@ class Doubling(Rule):
         return self.num + 2 ** math.ceil(math.log2(max(1, self.limit / self.num)))
 
     def keep(self, saved, mark, i, y):
-        # Written first: XLA has no buffer of an unknown batch size to read from before.
+        # Write first: XLA cannot read from an unwritten buffer of unknown batch size.
         saved = write(saved, (i + mark - 1) // mark, y)
         full = i == self.num * mark
         stay = ops.where(full, ops.cast(self.num // 2 + 1, "int32"), 0)

@@ -17,8 +17,8 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
     """The root mean square of x / (atol + rtol max(|sizes|)) over the structure.
 
-    It is finite and not 0 wherever these ratios are, in any unit of x."""
-    # In units of the larger tolerance, which small states do not take to 0.
+    It is finite and nonzero wherever these ratios are, in any unit of x."""
+    # Work in units of the larger tolerance: then small states do not underflow to 0.
     unit = max(rtol, atol)
     absolute, relative = atol / unit, rtol / unit
 
@@ -29,7 +29,7 @@ def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
         allowed = absolute + (size if relative == 1 else relative * size)
         if absolute > 0:
             return x / allowed
-        # Without error no tolerance is too small, not even 0.
+        # An error of 0 meets any tolerance, even 0.
         none = ops.where(x == 0, x, float("inf"))
         return ops.where(allowed > 0, x / ops.where(allowed > 0, allowed, 1), none)
 
@@ -38,13 +38,13 @@ def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
 
 
 def step_factor(norm, previous, order: int):
-    """By how much to change the step after an error of the given norm.
+    """The factor by which to change the step after an error of the given norm.
 
-    A PI controller: `previous` is the norm of the last accepted step. Its exponents
-    are those of Hairer's code DOPRI5 at every order, with which steps settle at
+    This is a PI controller. `previous` is the norm of the last accepted step. At every
+    order the exponents are those of Hairer's code DOPRI5. With them, errors settle at
     0.4 of the tolerance.
     """
-    # Away from 0, which has no logarithm.
+    # Keep away from 0, which has no logarithm.
     size = ops.where(norm > 1e-10, norm, 1e-10)
     previous = ops.where(previous > 1e-4, previous, 1e-4)
     grown = size ** (-0.85 / order) * previous ** (0.2 / order)
@@ -60,7 +60,7 @@ def first_length(problem, norm, evaluate, y, first, step_to, most, least):
     """
     last, dtype = len(problem.solver.nodes) - 1, problem.dtype
     d0, d1 = (ops.cast(norm(x, y), dtype) for x in (y, first[0]))
-    # Without a scale: of the state, or of a slope where the state is 0.
+    # No scale: the state or slope is nearly 0, or the slope's norm is infinite.
     unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~ops.isfinite(d1)
     h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
     h0 = ops.where(h0 > least, h0, least)
@@ -69,7 +69,7 @@ def first_length(problem, norm, evaluate, y, first, step_to, most, least):
     probe = advance(y, problem.direction * h0, (fraction,), [first[0]])
     slope, _ = evaluate(step_to(h0), last, probe)
     change = tree.map_structure(operator.sub, slope, first[0])
-    # Over h0 the second derivative, which may be too large for the dtype.
+    # d2 / h0 is the second derivative, which may be too large for the dtype.
     d2 = ops.cast(norm(change, y), dtype) / fraction
     exponent = 1 / problem.solver.order
     by_slope, by_change = (_power(0.01, exponent, d) for d in (d1, d2))
@@ -82,7 +82,7 @@ def first_length(problem, norm, evaluate, y, first, step_to, most, least):
 
 
 def _power(numerator: float, exponent: float, x):
-    """(numerator / x) ** exponent, where the fraction may be too small."""
+    """(numerator / x) ** exponent, even if the fraction may underflow."""
     x = ops.where(x > 0, x, _tiny(x.dtype))
     return numerator**exponent * x**-exponent
 
@@ -92,7 +92,7 @@ def _tiny(dtype) -> float:
 
 
 def _root_mean_square(leaves: list):
-    """Over all entries, none of whose squares is too large or too small."""
+    """The root mean square of all entries. Scaling prevents over- and underflow."""
     dtypes = {keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves}
     dtype = "float64" if "float64" in dtypes else "float32"
     sizes = [ops.cast(_largest(leaf), dtype) for leaf in leaves]
@@ -104,13 +104,13 @@ def _root_mean_square(leaves: list):
 
 
 def _largest(leaf):
-    # A number that is known saves an operation, which tiny states notice.
+    # A known number of entries saves an operation, which matters for tiny states.
     known = None not in leaf.shape and math.prod(leaf.shape)
     return ops.max(abs(leaf)) if known else ops.max(abs(leaf), initial=0.0)
 
 
 def _count(leaves: list, dtype):
-    """How many entries there are; 1 of none, for an empty batch has no error."""
+    """The number of entries, but at least 1, since an empty batch has no error."""
     if all(None not in leaf.shape for leaf in leaves):
         return max(sum(math.prod(leaf.shape) for leaf in leaves), 1)
     count = sum(ops.cast(ops.size(leaf), dtype) for leaf in leaves)

@@ -1,4 +1,4 @@
-"""Equal steps, laid out beforehand."""
+"""Equal steps, computed before the solve."""
 
 import dataclasses
 import functools
@@ -33,11 +33,11 @@ class Fixed(Stepping):
         return Segments.equal(count, limit, num)
 
     def _batch_size(self, problem: Problem, segments: Segments | None) -> int:
-        """For how many steps weights are made at once."""
-        # No loop of a length that is a tensor can be differentiated within another.
+        """The number of steps whose weights are computed at once."""
+        # A loop whose length is a tensor cannot be differentiated within another loop.
         if problem.count is not None:
             return 1
-        # Segments of one step do not bound it.
+        # Segments of one step do not limit the batch size.
         if segments is None or segments.each_step:
             return balanced(problem.num_intervals * self.num)
         return balanced(segments.first_length)
@@ -51,7 +51,7 @@ class Fixed(Stepping):
         return Solution(ys, state=state, saved=(saved, ()))
 
     def choose(self, problem, y0, params):
-        # Nothing has to be solved to know them.
+        # Equal steps are known without a solve.
         return Solution(None)
 
     def run_augmented(self, problem, params, system: Augmented, y):
@@ -71,15 +71,15 @@ class Fixed(Stepping):
 
 
 class FixedSteps(Steps):
-    """`steps` equal steps between neighbouring times, laid out beforehand.
+    """`steps` equal steps between neighbouring times, computed before the solve.
 
     Their lengths and times are computed in float64 from integers before they are
     rounded.
 
     Args:
-        problem: What is solved.
+        problem: The problem.
         steps: Positive integer, steps between neighbouring times.
-        batch_size: Positive integer, for how many steps weights are made at once.
+        batch_size: Positive integer, the number of steps in a batch.
     """
 
     def __init__(self, problem: Problem, steps: int, batch_size: int):
@@ -110,7 +110,7 @@ class FixedSteps(Steps):
             )
 
     def loop(self, count, body, state, limit=None):
-        """As `backend.fori_loop`, over steps or what they are divided into."""
+        """Like `backend.fori_loop`, over steps or over their batches or segments."""
         # On a CPU, JAX's convolutions are 10 to 20 times slower inside a loop.
         numbers = isinstance(count, int) and isinstance(self.count, int)
         evaluations = self.limit * self.problem.solver.evaluations
@@ -124,7 +124,7 @@ class FixedSteps(Steps):
         return i // self.steps
 
     def batch(self, first):
-        # A short last batch would run over the end: those rows are never used.
+        # A short last batch would run past the end. Those rows are never used.
         numbers = ops.minimum(
             first + ops.arange(self.batch_size, dtype="int32"), self.limit - 1
         )
@@ -133,7 +133,7 @@ class FixedSteps(Steps):
 
 
 def _tensor(x, dtype):
-    """As a tensor of a dtype: cast if it is one."""
+    """`x` as a tensor of the dtype. Tensors are cast."""
     return (
         ops.convert_to_tensor(x, dtype)
         if isinstance(x, np.ndarray)

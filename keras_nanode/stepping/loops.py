@@ -1,11 +1,11 @@
 """The loops over steps whose times are known, forwards and backwards.
 
-    for each batch of steps:             the weights of its steps are made at once
+    for each batch of steps:             the weights of its steps are computed at once
         for each step:                   one Runge-Kutta step, or its vjp
             for each stage: f(t, y, theta)
         backwards only: the cotangents of the batch's weights are contracted at once
 
-`solve` goes through all steps, segment by segment if states are kept on the way.
+`solve` takes all steps, segment by segment if it keeps states.
 """
 
 from typing import Any
@@ -17,19 +17,19 @@ from keras_nanode.stepping.step import Steps
 from keras_nanode.structures import buffers, stack, stacked, write
 from keras_nanode.tree import Structure
 
-# How many steps' weights are made at once where no other number suggests itself.
+# The default number of steps whose weights are computed at once.
 BATCH = 16
 
 
 def balanced(count: int, most: int = BATCH) -> int:
-    """The size of equal batches of at most `most` that `count` steps divide into."""
+    """The size, at most `most`, of nearly equal batches of `count` steps."""
     return -(-count // -(-count // most))
 
 
 def _loop_over_batches(
     steps: Steps, params, first, count, run, carry, reverse=False, limit=None
 ):
-    """`carry = run(start, length, batch, prepared, get_step, carry)` over batches."""
+    """Runs `carry = run(start, length, batch, prepared, get_step, carry)` per batch."""
     size = steps.batch_size
     number = (count + size - 1) // size
     known = isinstance(count, int)
@@ -52,9 +52,9 @@ def _loop_over_batches(
 
 
 def forward_loop(steps: Steps, params, first, count, body, carry, limit=None):
-    """`carry = body(i, step, carry)` over `count` steps from `first` on.
+    """Runs `carry = body(i, step, carry)` for `count` steps from `first` on.
 
-    With a `limit` that `count` keeps to, the loop can be differentiated.
+    With a `limit` on `count`, the loop can be differentiated.
     """
 
     def run(start, length, batch, prepared, get_step, carry):
@@ -71,14 +71,14 @@ def forward_loop(steps: Steps, params, first, count, body, carry, limit=None):
 def backward_loop(
     steps: Steps, params, first, count, body, carry, gradient, reverse=True
 ):
-    """`carry, cotangents = body(i, step, carry)` over steps, the last first.
+    """Runs `carry, cotangents = body(i, step, carry)` for each step, last to first.
 
     Args:
         steps, params, first, count: The steps from `first` on, and the parameters.
         body: Gives the cotangents of each set of the step's weights.
         carry: The first carry.
-        gradient: What the gradient of the parameters is added to.
-        reverse: False takes the first step first.
+        gradient: The initial value, to which the parameters' gradient is added.
+        reverse: False starts with the first step.
 
     Returns:
         The last carry, and the sum of `gradient` and the steps' contributions.
@@ -116,11 +116,11 @@ def solve(
         steps: The steps.
         y0: The state at the first time.
         params: The parameters of the vector field.
-        segments: Keep the state at the start of each; None keeps no state.
+        segments: Segments whose first states are kept. None keeps no state.
         limit: As in `forward_loop`.
 
     Returns:
-        y at the output times, stacked; the last state; the buffers of kept states.
+        y at the output times, stacked; the last state; and buffers of the kept states.
     """
     solver, several = steps.problem.solver, steps.problem.several
     every = segments is not None and segments.each_step
@@ -130,7 +130,7 @@ def solve(
         saved = write(saved, i, state) if every else saved
         state = step.take(state, step.theta)
         if several:
-            # The last state of an interval stays.
+            # Each state overwrites the one before; the last of an interval remains.
             ys = write(ys, steps.interval(i), solver.value(state))
         return state, ys, saved
 

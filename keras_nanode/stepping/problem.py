@@ -1,4 +1,4 @@
-"""What is solved."""
+"""The problem that a solver solves."""
 
 import dataclasses
 from typing import Any
@@ -17,11 +17,11 @@ class Problem:
     Attributes:
         field: The vector field.
         solver: The solver.
-        times: Where y is wanted, in one direction and different: float64, or a
-            floating tensor, of which gradients may be taken.
-        dtype: What steps are computed in.
-        count: How many intervals between the times there are, if that is a tensor: the
-            times behind them are not used.
+        times: The times at which y is wanted, in one direction and all different: a
+            float64 array, or a floating tensor that may have a gradient.
+        dtype: The dtype in which steps are computed.
+        count: The number of intervals between the times, if that is a tensor. Later
+            entries of `times` are not used.
     """
 
     field: VectorField
@@ -32,13 +32,13 @@ class Problem:
 
     @property
     def num_intervals(self):
-        """How many there are at most; a tensor if the number of times is not known."""
+        """The largest number of intervals; a tensor if the length of `times` is."""
         number = self.times.shape[0]
         return (ops.shape(self.times)[0] if number is None else number) - 1
 
     @property
     def num_used(self):
-        """How many there are."""
+        """The number of intervals."""
         return self.num_intervals if self.count is None else self.count
 
     @property
@@ -57,11 +57,11 @@ class Problem:
 
     @property
     def set_of_nodes(self) -> list[int]:
-        """For each of the solver's nodes, which set of a step's weights it uses."""
+        """For each node of the solver, the index of its set of weights in a step."""
         return self.field.weights.set_of_nodes(len(self.solver.nodes))
 
     def reverse(self) -> "Problem":
-        """The same backwards in time."""
+        """The same problem backwards in time."""
         if isinstance(self.times, np.ndarray):
             return dataclasses.replace(self, times=self.times[::-1])
         last = ops.cast(self.num_used, "int32")

@@ -4,7 +4,7 @@ import enum
 
 
 class Status(enum.IntEnum):
-    """How a solve ended; `message` says what to do about it."""
+    """How a solve ended. `message` says what to do about it."""
 
     SUCCESS = 0
     MAX_STEPS = 1

@@ -1,4 +1,4 @@
-"""One step of a solver, and what a batch of steps is made of."""
+"""One step of a solver, and batches of steps."""
 
 import abc
 import functools
@@ -14,13 +14,13 @@ class Step:
     """One step: its length, and the vector field at its nodes.
 
     Args:
-        problem: What is solved.
+        problem: The problem.
         h: The length.
         times: The times of the nodes.
-        theta: The sets of weights.
-        jump: Whether the weights jump where it begins; None if they never do. Then the
-            last set is that of the step before, at this place.
-        absorbed: What the weights were multiplied by; None for nothing.
+        theta: The sets of weights. If `jump` is not None, the last set is that of the
+            step before, at the start of this one.
+        jump: Whether the weights jump at the start of the step. None if they never do.
+        absorbed: The factor that was folded into the weights. None if there is none.
     """
 
     def __init__(
@@ -36,24 +36,24 @@ class Step:
         self.theta, self.jump, self.absorbed = theta, jump, absorbed
 
     def absorb_h(self) -> "Step":
-        """Folds h into the weights, where f is linear in them.
+        """Folds h into the weights, if f is linear in them.
 
-        The step has length 1 then, and saves one product with the whole state.
+        The step then has length 1, and saves one product with the whole state.
         """
         scale = self.problem.field.scale
-        # Slopes that are carried on would be those of the step before, of another h.
+        # Carried slopes come from the step before, which may have another h.
         if scale is None or self.problem.solver.carries_slopes:
             return self
         theta = [scale(weights, self.h) for weights in self.theta]
         return Step(self.problem, 1.0, self.times, theta, self.jump, self.h)
 
     def release_h(self, cotangents: list[Structure]) -> list[Structure]:
-        """The cotangents of the weights that h was folded into, of those of the
-        step's."""
+        """The cotangents of the original weights, from those of the weights with h
+        folded in."""
         scale = self.problem.field.scale
         if self.absorbed is None or scale is None:
             return cotangents
-        # A product with h, or with 1, is its own transpose.
+        # Multiplying by h, or by 1, is its own transpose.
         return [scale(cotangent, self.absorbed) for cotangent in cotangents]
 
     def slopes(self, theta: list[Structure]):
@@ -68,9 +68,9 @@ class Step:
         return backend.vjp(functools.partial(func, self.times[i]), y, theta)
 
     def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
-        """The cotangent of each set of weights, of those of the weights at nodes."""
+        """Sums the cotangents of the weights at nodes, for each set of weights."""
         sums: list = [None] * len(self.theta)
-        # A stage for the error estimate alone has a node and no cotangent.
+        # A stage that only the error estimate uses has a node but no cotangent.
         for node, cotangent in zip(nodes, cotangents, strict=False):
             i = self.problem.set_of_nodes[node]
             sums[i] = cotangent if sums[i] is None else add(sums[i], cotangent)
@@ -80,13 +80,13 @@ class Step:
         ]
 
     def vjp(self, state, a):
-        """The cotangents of the state before the step and of the step's weights, of
-        the cotangent `a` of the state after it."""
+        """The cotangents of the state before the step and of the step's weights. `a`
+        is the cotangent of the state after it."""
         return self.problem.solver.vjp(self, state, a)
 
     def cross_jump(self, state, theta: list[Structure]):
-        """The state at the start, if the weights jump there."""
-        # The step before had the last set of weights at this node.
+        """The state at the start of the step, after a jump of the weights there."""
+        # The last set holds the weights of the step before.
         before = self.slopes([theta[-1]] * len(theta))
         return self.problem.solver.cross_jump(self.slopes(theta), before, state)
 
@@ -112,13 +112,13 @@ class Step:
 
 
 class Batch(NamedTuple):
-    """The steps whose weights are made at once.
+    """Steps whose weights are computed at once.
 
     Attributes:
-        h: `(n,)`, lengths.
-        times: `(n, nodes)`.
-        located: What the weights need to know of the times.
-        jumps: `(n,)`, whether the weights jump where a step begins, or None.
+        h: `(n,)`, the lengths.
+        times: `(n, nodes)`, the times of the nodes.
+        located: The located times, from which the weights are computed.
+        jumps: `(n,)`, whether the weights jump at the start of each step, or None.
     """
 
     h: Any
@@ -127,7 +127,7 @@ class Batch(NamedTuple):
     jumps: Any = None
 
     def prepare(self, problem: Problem, params: Structure):
-        """The weights of all steps, and `step(j)`, the batch's j-th."""
+        """The weights of all steps, and a function `step(j)` for the j-th step."""
         weights = problem.field.weights
         prepared = weights.prepare(params, self.located)
 
@@ -141,13 +141,13 @@ class Batch(NamedTuple):
 
 
 class Steps(abc.ABC):
-    """Steps whose times are known, numbered through over all intervals.
+    """Steps whose times are known, numbered consecutively over all intervals.
 
     Attributes:
-        problem: What is solved.
-        count: How many steps there are, a tensor perhaps.
-        limit: How many there are at most.
-        batch_size: For how many of them weights are made at once.
+        problem: The problem.
+        count: The number of steps, perhaps a tensor.
+        limit: The largest number of steps.
+        batch_size: The number of steps whose weights are computed at once.
     """
 
     problem: Problem
@@ -157,12 +157,12 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def batch(self, first) -> Batch:
-        """`batch_size` steps from the one numbered `first` on."""
+        """The batch of `batch_size` steps that begins with step `first`."""
 
     @abc.abstractmethod
     def interval(self, i) -> Any:
-        """Which interval between output times step i is in."""
+        """The index of the interval between output times that step i is in."""
 
     @abc.abstractmethod
     def loop(self, count, body, state, limit=None) -> Any:
-        """As `backend.fori_loop`, over steps or what they are divided into."""
+        """Like `backend.fori_loop`, over steps or over their batches or segments."""

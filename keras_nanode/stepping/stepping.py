@@ -1,4 +1,4 @@
-"""What the user's argument `steps` becomes: an object that takes the steps."""
+"""The objects that take the steps, made from the user's argument `steps`."""
 
 import abc
 import dataclasses
@@ -14,16 +14,16 @@ from keras_nanode.tree import Structure
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What a solve gives.
+    """The result of a solve.
 
     Attributes:
         ys: y at the output times, stacked; NaN at those that were not reached.
         stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
-            `num_fevals`, `status`, and where it stopped: `t`, `h`. Empty for equal
-            steps, whose statistics are known.
-        unreached: `(intervals,)`, which output times were not reached; None for none.
-        state: The solver's last state, of equal steps.
-        record: What `Stepping.steps` needs to know to take the same steps again.
+            `num_fevals`, `status`, and where the solve stopped: `t`, `h`. Empty for
+            equal steps, whose statistics are known.
+        unreached: `(intervals,)`, which output times were not reached. None for none.
+        state: The solver's last state, only for equal steps.
+        record: The data from which `Stepping.steps` makes the same steps again.
         saved: Buffers of kept states, and the last mark of the rule that kept them.
     """
 
@@ -40,12 +40,12 @@ class Solution:
 
 
 class Augmented(NamedTuple):
-    """A system whose stages give more than a slope, to be integrated along with it.
+    """A system whose stages give a slope and a second integrand.
 
     Attributes:
         evaluate: `evaluate(step, i, y)` gives the slope at node i of a step, and the
             integrand for the set of weights there.
-        meet: `y = meet(interval, y)` changes the state where an interval begins.
+        meet: `y = meet(interval, y)` changes the state at the start of an interval.
     """
 
     evaluate: Callable
@@ -57,9 +57,9 @@ class Stepping(abc.ABC):
 
     @abc.abstractmethod
     def checkpoints(self, problem: Problem, num: int | None) -> Segments | Rule:
-        """Which states to keep for a gradient, `num` at most.
+        """Which states to keep for a gradient, at most `num`.
 
-        None keeps about sqrt(n) of n steps.
+        None keeps about sqrt(n) states for n steps.
         """
 
     @abc.abstractmethod
@@ -70,25 +70,25 @@ class Stepping(abc.ABC):
         params: Structure,
         checkpoints: Segments | Rule | None = None,
     ) -> Solution:
-        """Solves, and keeps the states that `checkpoints` says."""
+        """Solves, and keeps the states that `checkpoints` selects."""
 
     @abc.abstractmethod
     def choose(self, problem: Problem, y0: Structure, params: Structure) -> Solution:
-        """Finds the steps: a solution with a `record`, whose `ys` are not used."""
+        """Finds the steps. The solution has a `record`, and its `ys` are not used."""
 
     @abc.abstractmethod
     def steps(
         self, problem: Problem, record, checkpoints: Segments | Rule | None = None
     ) -> Steps:
-        """The steps that were taken, to be gone through again."""
+        """The steps that were taken, to take them again."""
 
     @abc.abstractmethod
     def run_augmented(
         self, problem: Problem, params: Structure, system: Augmented, y: Structure
     ) -> tuple[tuple[Structure, Structure], Any]:
-        """Integrates a system, and what its stages give beside the slope.
+        """Integrates an augmented system and its second integrand.
 
         Returns:
-            The last state, and the integral as a contribution to the gradient of the
-            parameters; and whether it failed, None if it cannot.
+            A pair of the last state and the integral, as a contribution to the gradient
+            of the parameters; and whether the solve failed, or None if it cannot fail.
         """

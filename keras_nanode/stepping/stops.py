@@ -1,4 +1,4 @@
-"""Where steps whose lengths are chosen on the way have to end."""
+"""The stops: the times at which adaptive steps have to end."""
 
 import dataclasses
 from typing import Any
@@ -15,19 +15,19 @@ from keras_nanode.vector_field import between, nearest
 class Stops:
     """Output times, and breakpoints of the weights.
 
-    A place in time is a stop and the distance from it. So neither a large first time
-    nor two times next to each other are lost by rounding.
+    A place in time is stored as a stop and the distance from it. So rounding loses no
+    small distance, even if the first time is large or two times are close.
 
     Attributes:
-        problem: What is solved.
+        problem: The problem.
         times: The first time and the stops.
-        lengths: The distance of each from the one before.
-        at: The distance of each from the first time.
-        rows: In which interval between output times each lies; None for times that
-            are tensors, whose stops are they.
-        jumps: After which the weights jump, constants; None likewise.
-        number: How many stops there are.
-        intervals: `rows` as a tensor, and one more behind the last stop.
+        lengths: The distance of each stop from the one before.
+        at: The distance of each stop from the first time.
+        rows: The interval between output times in which each stop lies. None if the
+            times are a tensor: then they are the stops.
+        jumps: After which stops the weights jump, a constant. None if `rows` is.
+        number: The number of stops.
+        intervals: `rows` as a tensor, with one more entry after the last stop.
     """
 
     problem: Problem
@@ -51,7 +51,7 @@ class Stops:
         edges = np.array(problem.field.weights.breakpoints, "float64")
         edges = (edges - times[0]) * problem.direction
         edges = edges[(edges > 0) & (edges < outputs[-1])]
-        # A breakpoint that differs by rounding from the first or an output time is it.
+        # A breakpoint within rounding error of the first or an output time equals it.
         known = np.append(outputs, 0.0)
         rounding = 8 * max(
             eps(dtype) * outputs[-1], eps("float64") * np.abs(times).max()
@@ -64,28 +64,28 @@ class Stops:
         stops = np.where(np.isin(at, outputs), times[1:][rows], stops)
         arrays = np.append(times[0], stops), np.diff(at, prepend=0.0), at
         stops, lengths, at = (ops.convert_to_tensor(x.astype(dtype)) for x in arrays)
-        # Made once, outside of the loops that look it up.
+        # Make this once, outside the loops that use it.
         intervals = np.append(rows, problem.num_intervals).astype("int32")
         intervals = ops.convert_to_tensor(intervals)
         return cls(problem, stops, lengths, at, rows, jumps, len(rows), intervals)
 
     def interval(self, stop):
-        """In which interval between output times the step behind a stop is."""
+        """The interval between output times that contains the step after a stop."""
         if self.rows is None:
             return stop
         return ops.take(self.intervals, stop)
 
     def batch(self, stop, start, end) -> Batch:
-        """The steps between distances `start` and `end` from stops, all `(n,)`."""
+        """The steps from distance `start` to `end` from the stops. All are `(n,)`."""
         problem, length = self.problem, ops.take(self.lengths, stop)
         sign, nodes = problem.direction, np.array(problem.solver.nodes, problem.dtype)
         if self.rows is None:
-            # A step moves with the times that it is between.
+            # A step scales with the interval between the times around it.
             share = length / ops.stop_gradient(length)
             start, end = start * share, end * share
         before, behind = (ops.take(self.times, stop + i)[:, None] for i in (0, 1))
         edges = before + sign * ops.stack([start, end], axis=1)
-        # Of times that are tensors neither the direction nor the derivative is known.
+        # If times are tensors, neither the direction nor the derivative is known.
         forwards = None if self.rows is None else sign > 0
         edges = nearest(edges, before, behind, forwards)
         first, last = edges[:, :1], edges[:, 1:]
