@@ -1,18 +1,18 @@
-"""What a training step costs here and elsewhere, side by side on one machine.
+"""The cost of a training step here and in other libraries, on the same machine.
 
     benchmarks/peers/install.sh          # the peers' environments, once
     python benchmarks/compare.py [--quick]
     python benchmarks/compare.py --workloads conv-trig-100 --peers bare nanode
 
-Every peer does every workload in a process of its own, with the same weights and
-inputs, and is checked against solutions and gradients in float64. Rounds are
-interleaved: each goes through all peers once. A timing during which others used the
-processor is void and taken again. All have as many threads as there are processors.
+Every peer runs every workload in a separate process, with the same weights and inputs.
+Its solutions and gradients are checked against those in float64. Rounds are
+interleaved: each runs all peers once. A timing is void and repeated if other programs
+used the processor. All peers have as many threads as there are processors.
 
-Writes `compare.md`, `compare.csv` and `compare.png`. With `--workloads` the lines of
-these replace those of an earlier run, or with `--append` add to them; with `--peers`
-the tables are only printed, unless there is an `--output`.
-`--quick` does tiny sizes, without the peers that need other environments.
+Writes `compare.md`, `compare.csv` and `compare.png`. With `--workloads`, the lines of
+these workloads replace those of an earlier run. With `--append`, they are added. With
+`--peers`, the tables are only printed, unless `--output` is given.
+`--quick` uses tiny sizes, without the peers that need other environments.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What works on which backend, as tests show it: the table of the README.
+"""The features that work on each backend, from tests: the table of the README.
 
     python benchmarks/features.py
     python benchmarks/features.py --backends jax --output README.md
 
 Runs the tests of each feature under every `KERAS_BACKEND`. A cell is `yes` if one
-passed and none failed, else `fails`; where all were skipped it is the reason why. With
-`--output` the table replaces the one in that file, and needs all backends.
+passed and none failed, else `fails`. If all were skipped, it gives the reason. With
+`--output`, the table replaces the one in that file, and needs all backends.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""How long the first training step takes: what a user waits for before anything learns.
+"""The time of the first training step, for which a user waits before any learning.
 
     benchmarks/peers/install.sh          # for diffrax, once
     python benchmarks/first_step.py
 
-A flow of DEPTH steps of Euler's method on 64 channels (ten buckets of weights), the
-residual network of as many blocks, and the same flow in diffrax. Each in a process of
-its own: the seconds of the first step, which traces and compiles, and the milliseconds
-of a later one. Rounds are interleaved, and the least of each counts, since others'
-work can only add to it.
+It compares a flow of DEPTH steps of Euler's method on 64 channels (ten buckets of
+weights), the residual network of as many blocks, and the same flow in diffrax. Each
+runs in a separate process. The table has the seconds of the first step, which traces
+and compiles, and the milliseconds of a later one. Rounds are interleaved, and the
+minimum of each counts, since other programs can only add to a time.
 
 Writes `first_step.md`.
 """

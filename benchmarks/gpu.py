@@ -7,11 +7,11 @@ Needs Keras, NumPy and PyTorch or JAX, and downloads nothing. torchdiffeq or dif
 measured too if it is installed. Without an accelerator it runs on the CPU, at the
 reduced size of `--quick`.
 
-The block of the paper's section 3.1 (256 channels at 32x32, a bottleneck of 64, trig of
-order 10, 128 images) with 10, 100 and 1,000 steps of Euler's method and each adjoint,
-in float32 and mixed bfloat16, beside the residual network of as many blocks. Each is a
-process of its own, since the counter of JAX's peak memory cannot be reset; what tells
-most comes first, and what does not fit into `--minutes` is left out.
+It measures the block of the paper's section 3.1 (256 channels at 32x32, a bottleneck of
+64, trig of order 10, 128 images) with 10, 100 and 1,000 steps of Euler's method and
+each adjoint, in float32 and mixed bfloat16, and the residual network of as many blocks.
+Each runs in a separate process, since the counter of JAX's peak memory cannot be reset.
+The most informative runs come first. Runs beyond `--minutes` are left out.
 
 Writes `gpu-BACKEND.md`.
 """

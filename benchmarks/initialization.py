@@ -1,11 +1,11 @@
-"""How much a flow of random weights stretches its input, before anything is learned.
+"""How much a flow with random weights stretches its input, before any learning.
 
     python benchmarks/initialization.py
 
-The variance of the output of the classifier's block (64 channels, a bottleneck of 16)
-by that of its input, for flows of 10, 40 and 100 Euler steps over (0, T), with weights
-that start constant in time or independent, with and without normalization. A network
-trains badly if it is far from 1 at the depth that is wanted.
+It divides the variance of the output of the classifier's block (64 channels, a
+bottleneck of 16) by that of its input. The flows have 10, 40 and 100 Euler steps over
+(0, T), with weights that start constant in time or independent, with and without
+normalization. A network trains badly if this ratio is far from 1 at its depth.
 
 Writes `initialization.md`.
 """

@@ -1,18 +1,18 @@
-"""Learning on CIFAR-10: time-dependent weights beside the residual network.
+"""Learning on CIFAR-10: time-dependent weights against the residual network.
 
-Trains the classifier of the paper's section 3.1, narrowed to what a CPU does in
-minutes: 64 channels at 16x16, a bottleneck of 16, 10 Euler steps or residual blocks
-where a row says nothing else.
+Trains the classifier of the paper's section 3.1, narrowed so that a CPU takes minutes:
+64 channels at 16x16, a bottleneck of 16, and 10 Euler steps or residual blocks unless a
+row says otherwise.
 
     python benchmarks/learning.py --data-dir ~/tensorflow_datasets
 
 Each row of the table is a model. Its learning rate is found with the first seed: from
 3e-3 on, both neighbours in `RATES` of the rate that is best on held-out images are
-tried too. The other seeds are trained at the best rate. The test images decide nothing.
+tried too. The other seeds use the best rate. No choice depends on the test images.
 
 Writes `learning.csv`, one line for each run, and `learning.md`, one line for each row.
-A run is written when it ends and is not repeated by a later call, so that an
-interrupted benchmark goes on where it was.
+A run is written when it ends and is not repeated by a later call, so an interrupted
+benchmark can resume.
 """
 
 import argparse

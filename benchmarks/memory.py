@@ -3,21 +3,21 @@
     python benchmarks/memory.py [--quick]
 
 The step is forward, mean(y^2) and the gradients with respect to input and weights, in
-a `tf.function` on TensorFlow's CPU, or in eager mode: of the convolutional bottleneck
-block 64-16-16-64 on a state of shape (32, 16, 16, 64), float32 and so 2 MiB, integrated
-by Euler's method (`reversible`: reversible Heun) with the basis `Trigonometric(10)`; or
-of a residual network of as many such blocks.
+a `tf.function` on TensorFlow's CPU, or in eager mode. The model is the convolutional
+bottleneck block 64-16-16-64 on a state of shape (32, 16, 16, 64) in float32, which
+takes 2 MiB. Euler's method (`reversible`: reversible Heun) integrates it with the basis
+`Trigonometric(10)`. The other model is a residual network of as many such blocks.
 
-Every number comes from a process of its own. It traces the step on a batch of one and
-then reads by how much the largest resident memory of a step (Linux's VmHWM, reset
-before) exceeds the resident memory before it. What the weights, the input and the
-traced graph occupy is thereby not counted; tracing is reported by itself.
+Every number comes from a separate process. It traces the step on a batch of one. Then
+it reads by how much the peak resident memory of a step (Linux's VmHWM, reset before)
+exceeds the resident memory before it. So the weights, the input and the traced graph
+are not counted. The memory of tracing is reported separately.
 
-TensorFlow chooses its threads. Held to one operation at a time it puts off the residual
+TensorFlow chooses its threads. With one operation at a time, it delays the residual
 network's weight gradients, which doubles that network's memory.
 
-Writes `memory.md` and `memory.png`. Exits with 1 if the memory does not grow as it
-should, unless `--quick`, which measures the two least depths.
+Writes `memory.md` and `memory.png`. Exits with 1 if the memory does not grow as
+expected. `--quick` measures only the two smallest depths, without this check.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 """The number of basis functions against the fit: the paper's Figures 1 and 2.
 
 Trains the classifier of `learning.py`, with 20 Euler steps, for bases of 1 to 21
-functions, and draws its training and test accuracy over their number.
+functions, and plots its training and test accuracy over their number.
 
     python benchmarks/orders.py --data-dir ~/tensorflow_datasets
 
-Each flow ends at the default of `models.classifier`, sqrt(m) with m sets of weights:
-the number of functions, or of steps if that is smaller. All learn at one rate, which
-`learning.py` found for most of its rows.
+Each flow ends at the default of `models.classifier`, sqrt(m) for m sets of weights. m
+is the number of functions, or of steps if that is smaller. All use one learning rate,
+which `learning.py` found for most of its rows.
 
 Writes `orders.csv`, one line for each run, `orders.md` and `orders.png`. A run is
 written when it ends and is not repeated by a later call.

@@ -1,5 +1,5 @@
-"""What the benchmarks share: measurements in processes of their own, the machine in
-words, Markdown tables, CSV files."""
+"""Shared code of the benchmarks: measurements in separate processes, a description of
+the machine, Markdown tables, CSV files."""
 
 import csv
 import datetime

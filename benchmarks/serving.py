@@ -1,11 +1,11 @@
-"""How long an exported classifier takes for a prediction, and how large its file is.
+"""The prediction time of an exported classifier, and the size of its file.
 
     python benchmarks/serving.py
 
-The classifier of `learning.md` (64 channels at 16x16, 10 steps or blocks): the flow,
-the same flow without loops (`models.materialize`), and the residual network of equal
-depth, as SavedModel, LiteRT and ONNX files in their own runtimes, with one thread.
-Runs are interleaved, and the least of each counts.
+It measures the classifier of `learning.md` (64 channels at 16x16, 10 steps or blocks):
+the flow, the same flow without loops (`models.materialize`), and the residual network
+of equal depth. Each is a SavedModel, LiteRT and ONNX file in its own runtime, with one
+thread. Runs are interleaved, and the minimum of each counts.
 
 Writes `serving.md`.
 """

@@ -1,17 +1,18 @@
-"""What a solver and an adjoint cost, and what they are worth, on one problem.
+"""The cost and the accuracy of solvers and adjoints on one problem.
 
     python benchmarks/solvers.py [--quick]
 
 dy/dt = tanh(y W1(t) + b1(t)) W2(t) + b2(t) with weights over `Trigonometric(3)`, a
 state of shape (256, 64), 64 hidden units, t from 0 to 1. A training step is forward,
-mean(y^2) and the gradients of input and coefficients in a `tf.function` on TensorFlow's
-CPU. Errors are relative, in the largest norm, against 200 steps of rk4 in float64.
+mean(y^2) and the gradients in input and coefficients, in a `tf.function` on
+TensorFlow's CPU. Errors are relative, in the maximum norm, against 200 steps of rk4 in
+float64.
 
-Every row is measured in a process of its own; time is the median of several steps, and
+Every row is measured in a separate process. Time is the median of several steps, and
 memory is read as in `memory.py`.
 
-The second table is of one round of a Kepler orbit of eccentricity 1/2 in float64, whose
-end is its start. Writes `solvers.md`.
+The second table is for one period of a Kepler orbit of eccentricity 1/2 in float64,
+which ends where it starts. Writes `solvers.md`.
 """
 
 import argparse

@@ -1,20 +1,20 @@
 """Predicting Moving MNIST: blocks of convolutions against ODE blocks.
 
-Trains `models.SVG` on two digits of 16 pixels in frames of 32x32, 2 given and 10 to
-predict, with the same budget for each block, on a width that two cores do in a quarter
+Trains `models.SVG` on two digits of 16 pixels in frames of 32x32, to predict 10 frames
+from 2. Each block has the same budget. The width is such that two cores take a quarter
 of an hour:
 
     python benchmarks/video.py --data-dir ~/tensorflow_datasets
 
 Writes `video.csv`, a line for each run and evaluation, `video.md`, a line for each run,
-and `video.png`, their curves. The test videos have digits of the test set and decide
-nothing. `--only trig` trains one block; its lines replace those that the same run wrote
-before, and the report is about all runs in the file. An interrupted run goes on after
-its last evaluation; what was finished is not trained again.
+and `video.png`, their curves. The test videos have digits of the test set, and no
+choice depends on them. `--only trig` trains one block. Its lines replace those that the
+same run wrote before, and the report covers all runs in the file. An interrupted run
+resumes after its last evaluation. Finished runs are not repeated.
 
 `--trial` trains every block for a few steps at each of three learning rates, tests on
-videos of other training digits, and writes `video_trial.csv`. The benchmark then takes
-for each block the rate with the least loss there.
+videos of other training digits, and writes `video_trial.csv`. For each block, the
+benchmark then takes the rate with the lowest loss there.
 """
 
 import argparse

@@ -4,13 +4,13 @@
 
 The step is that of `fit` without the optimizer: the loss of `SVG` on 8 videos of 12
 frames of 64x64 and its gradients in all weights, in a `tf.function` on TensorFlow's
-CPU, float32. The same model with three convolutions in each VGG block, and with two of
-the three replaced by an ODE over `Trigonometric(3)`, 3 Euler steps, whose gradients are
-found with `direct` or `checkpoint`.
+CPU, in float32. One model has three convolutions in each VGG block. In the others, an
+ODE with `Trigonometric(3)` and 3 Euler steps replaces two of the three. Its gradients
+are found with `direct` or `checkpoint`.
 
-Every number comes from a process of its own, as `memory.py` measures it. Writes
-`video_memory.md`. Exits with 1 if the ODE with checkpoints does not need less than the
-convolutions; `--quick` takes smaller videos and only prints.
+Every number comes from a separate process, measured as in `memory.py`. Writes
+`video_memory.md`. Exits with 1 if the ODE with checkpoints does not need less memory
+than the convolutions. `--quick` takes smaller videos and only prints.
 """
 
 import argparse

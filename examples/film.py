@@ -1,4 +1,4 @@
-"""Pictures of videos and what was predicted: film strips and animations."""
+"""Pictures of videos and their predictions: film strips and animations."""
 
 import io
 from pathlib import Path

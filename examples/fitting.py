@@ -1,4 +1,4 @@
-"""Training that goes on where it was interrupted, and says how it is going."""
+"""Training that resumes after an interruption and reports its progress."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""What training runs share: options, a folder, processes of their own, a table.
+"""Shared code of training runs: options, a folder, separate processes, a table.
 
 Import it before anything that imports TensorFlow.
 """

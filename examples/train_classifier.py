@@ -7,17 +7,17 @@ Usage:
     python examples/train_classifier.py --dataset cifar10 --data-dir ~/tfds \\
         --block bucket uncon_resnet --recipe full --output runs/cifar10
 
-Without arguments: on scikit-learn's digits, without a download, weights that are
-trigonometric functions of time (trig) against constant ones (auto), constant ones in a
-block so wide that it has as many (wide_auto), and the residual network with a block in
-place of each step (uncon_resnet). Each is trained in a process of its own, so that its
-peak memory is its own. The output folder gets two pictures and, for each block, a
-folder with the model (`model.keras`), a SavedModel for TensorFlow without Keras, the
-history of the training and a few weights over time.
+Without arguments, it trains on scikit-learn's digits, without a download. It compares
+weights that are trigonometric functions of time (trig) with constant weights (auto),
+with constant weights in a block so wide that it has as many (wide_auto), and with the
+residual network that has a block in place of each step (uncon_resnet). Each is trained
+in a separate process, so its peak memory is measured alone. The output folder gets two
+pictures and, for each block, a folder with the model (`model.keras`), a SavedModel for
+TensorFlow without Keras, the history of the training and a few weights over time.
 
-The test set is the validation data of `fit`; no epoch is selected by it. The same
-command after an interruption resumes after the last full epoch, with the same batches,
-so that it ends with the same weights. It does not train again what was finished.
+The test set is the validation data of `fit`, and no epoch is selected by it. After an
+interruption, the same command resumes after the last full epoch, with the same batches,
+and ends with the same weights. It does not repeat finished training.
 """
 
 import argparse

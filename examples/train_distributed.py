@@ -5,20 +5,20 @@ Usage:
     python examples/train_distributed.py
     python examples/train_distributed.py --backend torch --workers 1 2 4 --epochs 20
 
-Without arguments: a classifier with weights that vary in time, on scikit-learn's
-digits, by one process of this machine and then by two. They compute the same: the table
-shows by how much their weights differ. On one machine more processes are no faster, for
-they share its processor, on which alone they compute. `workers.py` has what each
-backend needs for it: TensorFlow's strategy, Keras' DataParallel on JAX, PyTorch's
+Without arguments, it trains a classifier with time-varying weights on scikit-learn's
+digits, first with one process on this machine and then with two. Both compute the same:
+the table shows by how much their weights differ. More processes on one machine are not
+faster, since they only use its processor and share it. `workers.py` has the code for
+each backend: TensorFlow's strategy, Keras' DataParallel on JAX, PyTorch's
 DistributedDataParallel.
 
-On a cluster, start this script once for every worker, each with its place in the list:
+On a cluster, start this script once for every worker, each with its index in the list:
 
     python examples/train_distributed.py --backend jax --output runs/cluster \\
         --cluster 10.0.0.1:2222 10.0.0.2:2222 --index 0
 
 With Slurm, `srun` starts all of them. The first node's name and a free port are enough
-for JAX and PyTorch; TensorFlow wants the true address of each:
+for JAX and PyTorch. TensorFlow needs the true address of each node:
 
     hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed 's/$/:2222/')
     srun bash -c "python examples/train_distributed.py --output runs/cluster \\
@@ -32,12 +32,12 @@ the variable JOB_COMPLETION_INDEX and the name JOB-INDEX.workers:
         --index $JOB_COMPLETION_INDEX
 
 Each worker reads all of the data and takes its share of every batch. Worker 0 writes
-the history, the model and, after each epoch, a backup; the others need no folder.
+the history, the model and, after each epoch, a backup. The others need no folder.
 
-When a worker is lost, the others end with an error, or wait. Stop them and start all
-again (`srun --kill-on-bad-exit`, or a Job's restart policy, do; this script does on one
-machine): they resume after the last full epoch, with the same batches, and nothing is
-lost.
+If a worker is lost, the others end with an error, or wait. Stop them and start all
+again. `srun --kill-on-bad-exit` or a Job's restart policy does that on a cluster, and
+this script does it on one machine. The workers resume after the last full epoch, with
+the same batches, and nothing is lost.
 """
 
 import argparse

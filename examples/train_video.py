@@ -8,18 +8,18 @@ Usage:
         --filters 64 --epochs 300 --output runs/moving_mnist
     python examples/train_video.py --dataset clips.npz --output runs/clips
 
-Without arguments: convolutions against ODE blocks whose weights are trigonometric
-functions of time, on moving digits, without a download. From 2 frames the models
-predict 10. Each is trained in a process of its own, so that its peak memory is its own.
-The output folder gets `prediction.png` and `prediction.gif` (the truth, the best sample
-and other samples of a few test videos) and, for each block, a folder with the model
-(`model.keras`), its generator as a SavedModel for TensorFlow without Keras, and the
-history of the training.
+Without arguments, it compares convolutions with ODE blocks whose weights are
+trigonometric functions of time, on moving digits, without a download. The models
+predict 10 frames from 2. Each is trained in a separate process, so its peak memory is
+measured alone. The output folder gets `prediction.png` and `prediction.gif` (the truth,
+the best sample and other samples of a few test videos) and, for each block, a folder
+with the model (`model.keras`), its generator as a SavedModel for TensorFlow without
+Keras, and the history of the training.
 
-A file of clips is one that `datasets.bair` reads. The test videos are the validation
-data of `fit`; no epoch is selected by them. The same command after an interruption
-resumes after the last full epoch, with the same batches and random numbers, so that it
-ends with the same weights. It does not train again what was finished.
+`datasets.bair` describes the file of clips. The test videos are the validation data of
+`fit`, and no epoch is selected by them. After an interruption, the same command resumes
+after the last full epoch, with the same batches and random numbers, and ends with the
+same weights. It does not repeat finished training.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Workers that share every batch and keep the same weights, on each of the backends.
 
-A user's own training needs one of the last three classes, and what it inherits.
+Your own training needs one of the last three classes, and the classes it inherits.
 """
 
 import abc

@@ -9,25 +9,24 @@ from keras_nanode.layers.nested import all_layers
 
 
 class Evaluations(keras.callbacks.Callback):
-    """Shows in `fit` what adaptive steps cost, and says when they fail.
+    """Reports in `fit` the cost of adaptive steps, and their failures.
 
     For each `layers.ODE` of the model with adaptive steps, the progress bar and the
-    history get two numbers of the epoch so far: `<layer>_nfe`, the mean number of
+    history get two numbers for the epoch so far: `<layer>_nfe`, the mean number of
     evaluations of the dynamics in a training call, and `<layer>_failed`, the number of
-    calls whose steps ended before the last time. A failure makes the output NaN in a
-    compiled function, and with it the loss and, after the update, the weights: the
-    first of each kind in an epoch is a `RuntimeWarning` that says what to do.
+    calls whose steps ended before the last time. In a compiled function, a failure
+    makes the output NaN. Then the loss and, after the update, the weights are NaN too.
+    The first failure of each kind in an epoch gives a `RuntimeWarning` with advice.
 
     To skip the update of such a batch, and keep the weights, compile the model with
-    `keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)`, which leaves
-    out updates that are not finite. The loss that Keras shows is the epoch's mean and
-    stays NaN, and BatchNormalization behind the ODE still takes NaN into its
-    statistics.
+    `keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)`, which skips
+    updates that are not finite. The loss that Keras shows is the epoch's mean, so it
+    stays NaN. A BatchNormalization after the ODE still takes NaN into its statistics.
 
-    These numbers are no metrics of Keras, so that `evaluate`, `train_on_batch` and
-    `test_on_batch` return what they do with fixed steps. What is given up: without the
-    callback nothing is shown, and evaluations in validation are not counted. The
-    numbers are read after every batch, for which JAX has to wait for that batch.
+    These numbers are not Keras metrics, so `evaluate`, `train_on_batch` and
+    `test_on_batch` return the same as with fixed steps. There are two drawbacks:
+    without the callback nothing is shown, and evaluations in validation are not
+    counted. The numbers are read after every batch, so JAX has to wait for that batch.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""How near predicted videos are to the true ones: PSNR, SSIM, best of n samples."""
+"""Metrics of predicted videos: PSNR, SSIM, best of n samples, Frechet distance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ _C1, _C2 = 0.01**2, 0.03**2
 def psnr(a: Any, b: Any) -> Any:
     """The peak signal-to-noise ratio of frames in dB, -10 log10 of the squared error.
 
-    The squared error is the mean over height and width, and the ratio the mean over
-    channels, as in SRVP's protocol; `tf.image.psnr` differs for frames in colour.
+    The squared error is averaged over height and width, then the ratio over channels,
+    as in SRVP's protocol. For colour frames, `tf.image.psnr` gives another value.
 
     Args:
         a, b: Frames with values in [0, 1], (..., height, width, channels). Leading
             axes are broadcast.
 
     Returns:
-        A float32 tensor (...); infinite where frames are equal.
+        A float32 tensor (...), infinite for equal frames.
 
     Raises:
         ValueError: if the frames differ in shape, or are not floating.
@@ -46,18 +46,19 @@ def psnr(a: Any, b: Any) -> Any:
 def ssim(a: Any, b: Any) -> Any:
     """The structural similarity of frames, 1 for equal ones.
 
-    A Gaussian window of 11x11 pixels with a standard deviation of 1.5, and no padding;
-    the mean over all places and channels, equal to `tf.image.ssim` with `max_val=1`.
+    The window is Gaussian, of 11x11 pixels with a standard deviation of 1.5, without
+    padding. The result is the mean over all places and channels, and equals that of
+    `tf.image.ssim` with `max_val=1`.
 
     Args:
-        a, b: Frames with values in [0, 1], (..., height, width, channels), of 11x11
-            pixels at least. Leading axes are broadcast.
+        a, b: Frames with values in [0, 1], (..., height, width, channels), of at
+            least 11x11 pixels. Leading axes are broadcast.
 
     Returns:
         A float32 tensor (...).
 
     Raises:
-        ValueError: if the frames differ in shape, are not floating, or too small.
+        ValueError: if the frames differ in shape, are not floating, or are too small.
 
     Example:
 
@@ -80,8 +81,8 @@ def ssim(a: Any, b: Any) -> Any:
     rows, columns = (ops.convert_to_tensor(_blur(n)) for n in (height, width))
 
     def mean(x):
-        # To (..., channels, rows, columns). Not by `@` with broadcasting, which on
-        # TensorFlow 2.21 corrupted the heap at this rank.
+        # The shape is (..., channels, rows, columns). Do not use `@` with broadcasting:
+        # on TensorFlow 2.21 it corrupted the heap at this rank.
         return ops.tensordot(ops.tensordot(x, rows, [[-3], [1]]), columns, [[-3], [1]])
 
     mean_a, mean_b = mean(a), mean(b)
@@ -94,7 +95,7 @@ def ssim(a: Any, b: Any) -> Any:
 
 
 def _blur(size):
-    """The matrix that takes the windows' means of a row of `size` pixels."""
+    """The matrix that computes the windows' means of a row of `size` pixels."""
     window = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / _SIGMA) ** 2)
     window /= window.sum()
     rows = [np.pad(window, (i, size - _WINDOW - i)) for i in range(size - _WINDOW + 1)]
@@ -119,11 +120,11 @@ def _frames(a, b):
 
 @dataclass(frozen=True)
 class BestSample:
-    """The sample of each video that a metric finds best.
+    """The best sample of each video by a metric.
 
     Attributes:
         values: The metric of its frames, (batch, time).
-        index: Which of the samples it is, (batch,).
+        index: The index of the sample, (batch,).
     """
 
     values: np.ndarray
@@ -133,25 +134,25 @@ class BestSample:
 def best_of(
     metric: Callable, videos: Any, samples: Any, mode: str = "max"
 ) -> BestSample:
-    """For each video the sample whose mean of `metric` over time is best.
+    """Finds for each video the sample with the best mean of `metric` over time.
 
-    SRVP's protocol: of 100 samples the best by PSNR, and for itself the best by SSIM,
-    over predicted frames alone.
+    SRVP's protocol takes the best of 100 samples by PSNR, and separately the best by
+    SSIM. It uses only predicted frames.
 
     Args:
-        metric: `psnr`, `ssim`, or a function of your own of frames (..., height, width,
-            channels) that gives (...), such as an LPIPS with your own network.
-        videos: The truth, (batch, time, height, width, channels).
+        metric: `psnr`, `ssim`, or your own function, such as LPIPS with your network.
+            It takes two tensors (..., height, width, channels) and gives (...).
+        videos: The true videos, (batch, time, height, width, channels).
         samples: (batch, num_samples, time, height, width, channels).
-        mode: `"max"` or `"min"`: whether a large or a small metric is good.
+        mode: `"max"` if a large metric is good, `"min"` if a small one is.
 
     Returns:
-        A `BestSample`. `values.mean()` is the number to report, `values.mean(axis=0)`
-        the curve over time.
+        A `BestSample`. `values.mean()` is the number to report, and
+        `values.mean(axis=0)` is the curve over time.
 
     Raises:
-        ValueError: if the shapes do not go together, `mode` is unknown, or all samples
-            of a video are NaN to the metric. Of others, one that is NaN is not taken.
+        ValueError: if the shapes do not match, `mode` is unknown, or the metric is NaN
+            for all samples of a video. Otherwise a sample with NaN is never the best.
 
     Example:
 
@@ -177,7 +178,7 @@ def best_of(
             "channels) for `videos` of shape (batch, time, height, width, channels). "
             f"Received: samples with shape {of_samples}, videos with shape {shape}"
         )
-    # A sample at a time: the metric's intermediates are as large as what it is given.
+    # Take one sample at a time: the metric's intermediates are as large as its input.
     values = np.stack(
         [
             ops.convert_to_numpy(metric(videos, samples[:, i]))
@@ -202,19 +203,19 @@ def frechet_distance(videos: Any, generated: Any, features: Callable) -> float:
     """The Frechet distance between Gaussians fitted to the features of two sets.
 
     |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with the means m and covariances S of the
-    features. With an I3D network trained on Kinetics-400 this is FVD, for which one
-    sample of each video is taken, together with its context. No network is shipped.
+    features. With an I3D network trained on Kinetics-400 this is FVD. For FVD, take one
+    sample of each video, together with its context. The library contains no network.
 
     Args:
-        videos, generated: What `features` takes; of two videos at least each.
-        features: Your network: a function that gives a row of features for each video,
+        videos, generated: Inputs of `features`, each of at least two videos.
+        features: Your network, a function that gives a row of features for each video,
             (batch, n), such as the `predict` of a model.
 
     Returns:
         A number of at least 0.
 
     Raises:
-        ValueError: if `features` gives something else than rows of equal lengths.
+        ValueError: if `features` does not give rows of equal lengths.
 
     Example:
 
