@@ -35,7 +35,8 @@ def psnr(a: Any, b: Any) -> Any:
 
     >>> import numpy as np
     >>> from keras_nanode import metrics
-
+    >>> black, grey = np.zeros((4, 4, 1)), np.full((4, 4, 1), 0.1)
+    >>> round(float(metrics.psnr(black, grey)), 3)
     20.0
     """
     a, b = _frames(a, b)
