@@ -1,4 +1,4 @@
-"""dy/dt from what a user gives: a Keras layer as a vector field, a slope as y's."""
+"""Vector fields dy/dt from a user's Keras layer or function."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ _OF_KERAS = ("training", "mask")
 
 
 class WeightsOverTime:
-    """A layer whose weights are combined over a basis, as a solver sees it.
+    """What a solver needs of a layer whose weights are combined over a basis.
 
     Attributes:
         basis: The functions of time.
@@ -47,14 +47,14 @@ def _time(parameters) -> str | None:
 def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
     """How to call a layer.
 
-    `arrange(t, y, *args)` gives the layer's first input, and a dict of the other inputs
-    by their names.
+    Returns `arrange(t, y, *args)`, which gives the layer's first input and a dict of
+    the other inputs by name.
 
     If the layer's first input is called `t`, it takes (t, y, *args). Otherwise it takes
     (y, *args), and the time as the input `t` if it has one.
 
     Raises:
-        ValueError: if the layer's `call` does not take so many inputs.
+        ValueError: if the layer's `call` does not take this number of inputs.
     """
     parameters = inspect.signature(layer.call).parameters
     time = _time(parameters)
@@ -83,7 +83,7 @@ def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
 
 
 class _Masked(keras.Layer):
-    """Its input, with the mask that it is called with on it."""
+    """Returns its input, with the mask that it is called with attached."""
 
     def __init__(self):
         super().__init__(autocast=False, name="masked")
@@ -99,8 +99,8 @@ def _masked() -> keras.Layer:
 
 
 def with_mask(x, mask):
-    """x with the mask on it, where the layers of Keras look for theirs; a mask of None
-    leaves x as it is."""
+    """x with the mask attached, where Keras' layers look for it. A mask of None leaves
+    x unchanged."""
     return x if mask is None else _masked()(x, mask=mask)
 
 
@@ -136,19 +136,19 @@ def vector_field(
 
     takes_mask = "mask" in inspect.signature(function.layer.call).parameters
     dtype = layer.compute_dtype
-    # Not to a half precision, which would move it.
+    # Casting the time to half precision would move it.
     time_dtype = "float64" if dtype == "float64" else "float32"
 
     def func(t, y, theta, *args):
         x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
         t = ops.cast(t, time_dtype)
         x = with_mask(x, mask)
-        # Weights that depend on time have it in theta already.
+        # Weights that depend on time were already evaluated at t, in theta.
         first, others = (
             (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
         )
         if mask is not None and others and takes_mask:
-            # Of several inputs, Keras would look for a mask named after each.
+            # With several inputs, Keras would look for a mask named after each.
             others["mask"] = mask
         with passing_on(function.layer, mask):
             dy = function(theta, first, **others)
@@ -169,7 +169,7 @@ def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorFi
 
     Args:
         func: The function.
-        num_args: How many arguments it takes beside t and y.
+        num_args: How many arguments it takes besides t and y.
         closes_over: Whether it may read trainable variables that it is not given.
     """
     _check_takes(func, num_args)
@@ -186,7 +186,7 @@ def _check_takes(func, num_args: int) -> None:
         raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
     try:
         signature = inspect.signature(func)
-    except (TypeError, ValueError):  # of some functions that are not Python's
+    except (TypeError, ValueError):  # from some functions not written in Python
         return
     try:
         signature.bind(*range(2 + num_args))
@@ -198,7 +198,7 @@ def _check_takes(func, num_args: int) -> None:
 
 
 def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:
-    """dy/dt in the dtypes of y, if it has y's structure and shapes and is floating."""
+    """Casts dy/dt to y's dtypes, if it is floating and has y's structure and shapes."""
     try:
         tree.assert_same_structure(y, dy)
     except (TypeError, ValueError):
@@ -211,7 +211,7 @@ def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:
 
 def _slope(y, dy, source):
     if isinstance(dy, float):
-        # Keras would round it to float32, also beside a float64 state.
+        # Keras would round it to float32, even if the state is float64.
         dy = ops.convert_to_tensor(dy, y.dtype)
     dtype = getattr(dy, "dtype", None)
     if dtype is None:
@@ -234,19 +234,19 @@ def _slope(y, dy, source):
             f"{source} must give dy/dt in the shape of y. Received: y with shape "
             f"{tuple(y.shape)}, dy/dt with shape {tuple(dy.shape)}"
         )
-    # A loop's state keeps its dtype, whatever those of t and `args` promote to.
+    # A loop's state must keep its dtype, whatever t and `args` promote it to.
     dy = ops.cast(dy, y.dtype)
-    # What TensorFlow's `numpy_function` gives in a graph has no rank.
+    # In a graph, the output of TensorFlow's `numpy_function` has no rank.
     return dy if has_rank else ops.reshape(dy, ops.shape(y))
 
 
 def same_shape(first, second) -> bool:
-    """Whether two shapes may be the same, as far as their axes are known."""
+    """Whether two shapes agree in all axes that are known."""
     return len(first) == len(second) and all(
         None in (a, b) or a == b for a, b in zip(first, second, strict=True)
     )
 
 
 def _outline(structure) -> str:
-    """A structure with the names of its leaves' types."""
+    """Describes a structure by the types of its leaves."""
     return str(tree.map_structure(lambda x: type(x).__name__, structure))

@@ -1,4 +1,4 @@
-"""Layers and functions as pure functions of all that a gradient flows to."""
+"""Layers and functions as pure functions of everything that gets a gradient."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from keras import ops
 def value_of(variable: keras.Variable):
     """A variable's value as a tensor, in the dtype it is stored in, and without a
     gradient if the variable is frozen."""
-    # Copied, since TensorFlow takes the variable itself for a tensor, and a variable
-    # that is read inside of a custom gradient would have to be its argument.
+    # Copied, since TensorFlow would use the variable itself as the tensor. A variable
+    # that is read inside a custom gradient would have to be an argument of it.
     value = ops.cast(ops.copy(variable.value), variable.dtype)
     # Without this, TensorFlow's tape would still track a frozen variable in eager mode.
     return value if variable.trainable else ops.stop_gradient(value)
@@ -43,7 +43,7 @@ class LayerFunction:
             state = [(v, value_of(v)) for v in layer.non_trainable_variables]
         self._state = state
         for variable, _ in state:
-            # PyTorch does not draw when it only traces, as the others do.
+            # Unlike the other backends, PyTorch does not draw when it only traces.
             if variable.path.endswith("seed_generator_state"):
                 raise ValueError(_impure(layer, f"updates {variable.path!r}"))
 
@@ -85,8 +85,8 @@ class LayerFunction:
 
 
 class _Watching(keras.StatelessScope):
-    """Tells which variables a call updates. They need not be the layer's own: Keras has
-    one for random numbers without a seed."""
+    """Records which variables a call updates. They need not be the layer's own: Keras
+    has one for random numbers without a seed."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -100,7 +100,7 @@ class _Watching(keras.StatelessScope):
 class PlainFunction:
     """A function that reads no trainable Keras variable and updates none.
 
-    Whatever it closes over gets no gradient, which only a variable can be seen to want.
+    What it closes over gets no gradient. Only for a variable can this be detected.
 
     Args:
         func: The function.
@@ -154,8 +154,8 @@ def _impure(layer: keras.Layer, deed: str) -> str:
 @contextlib.contextmanager
 def _exactly(layer: keras.Layer, args: tuple, named: dict):
     """Under mixed precision Keras would round t to float16, which moves it to a wrong
-    bucket. A layer called with a time gets its arguments as they are, while Keras casts
-    its weights."""
+    bucket. So a layer called with a time gets its arguments unchanged. Keras still
+    casts its weights."""
     if len(args) + len(named) == 1:
         yield
         return
@@ -164,7 +164,7 @@ def _exactly(layer: keras.Layer, args: tuple, named: dict):
     def exact(*_, **options):
         return call(*args, **{**options, **named})
 
-    # Past Keras, which would take note of an attribute.
+    # Bypasses Keras, which would track the attribute.
     object.__setattr__(layer, "call", exact)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Keras layers: ODEs, what makes their dynamics, and what they are compared with."""
+"""Keras layers: ODEs, layers for their dynamics, and networks to compare with."""
 
 from keras_nanode.layers.augment import Augment
 from keras_nanode.layers.block_odes import ConvODE, DenseODE

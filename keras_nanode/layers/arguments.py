@@ -5,13 +5,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-# What `keras.layers.Dense` takes for each: a name, a function, an object, a config.
+# What `keras.layers.Dense` accepts: a name, a function, an object or a config.
 Activation = str | Callable | dict | None
 Initializer = str | Callable | dict | None
 Regularizer = str | Callable | dict | None
 Constraint = str | Callable | dict | None
 
-# What Keras takes in the constructor of every layer.
+# The arguments that Keras takes in every layer's constructor.
 _OF_KERAS = (
     "activity_regularizer",
     "dtype",
@@ -20,7 +20,7 @@ _OF_KERAS = (
     "name",
     "trainable",
 )
-# What other libraries call an argument, and what it is here.
+# The names of arguments in other libraries, and ours.
 _OTHER_NAMES = {
     **dict.fromkeys(("method", "integrator"), "solver"),
     **dict.fromkeys(("num_steps", "n_steps", "step_size", "dt", "h"), "steps"),
@@ -41,7 +41,7 @@ class CheckedArguments:
     An attribute that may be changed later is a property with a setter.
     """
 
-    # The arguments of all constructors that make an instance.
+    # The arguments of all constructors in the class hierarchy.
     _given: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs):
@@ -50,7 +50,7 @@ class CheckedArguments:
             cls._given = cls._given.union(arguments_of(cls))
 
     def __new__(cls, *args, **kwargs):
-        # A user's subclass has arguments of its own, which it may pass on or not.
+        # A user's subclass may have arguments that it does not pass on.
         if is_ours(cls.__init__):
             for name in kwargs:
                 if name not in (*arguments_of(cls), *_OF_KERAS):
@@ -74,20 +74,20 @@ class CheckedArguments:
 
 
 def arguments_of(cls: Any) -> tuple[str, ...]:
-    """The names of what a class's constructor takes, without Keras' own."""
+    """The argument names of a class's constructor, without those of Keras."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind in kinds)
 
 
 def takes_arguments_of(parent: Any, but: str = "") -> Callable:
-    """Shows the parent's arguments in the place of a constructor's `**kwargs`.
+    """Shows the parent's arguments in place of a constructor's `**kwargs`.
 
     `help` and editors that run the code then list them.
 
     Args:
         parent: The class whose constructor takes `**kwargs`.
-        but: The one that the decorated constructor gives itself.
+        but: The argument that the decorated constructor sets itself.
     """
 
     def decorate(init):
@@ -108,7 +108,7 @@ def takes_arguments_of(parent: Any, but: str = "") -> Callable:
 
 
 def is_ours(thing) -> bool:
-    """Whether a class or a function is of this library."""
+    """Whether a class or a function belongs to this library."""
     return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""More room for a flow: channels of zeros."""
+"""Channels of zeros, which give a flow more room."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a block of dense maps and one of convolutions have in common."""
+"""The common base of blocks of dense maps and of convolutions."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class Block(CheckedArguments, keras.Layer):
-    """One linear map, or three with a bottleneck; a subclass says what a map is."""
+    """One linear map, or three with a bottleneck. Subclasses define the map."""
 
     # The configurations of the maps, if `model.quantize` changed them.
     _quantized: list[dict] | None = None
@@ -95,7 +95,7 @@ class Block(CheckedArguments, keras.Layer):
             linear = self._linear(channels, has_kernel, len(shape) - 2)
             if self._quantized:
                 linear = linear.from_config(self._quantized[len(self.maps)])
-            linear.supports_masking = True  # else a convolution warns of a mask
+            linear.supports_masking = True  # else a convolution warns about masks
             self.maps.append(linear)
             self.norms[-1].build(shape)
             self.maps[-1].build(shape)
@@ -134,14 +134,14 @@ class Block(CheckedArguments, keras.Layer):
 
     @property
     def linear_variables(self):
-        """The variables that multiply the outputs by a number if it multiplies them."""
+        """The variables in which the outputs are linear, taken together."""
         return self.maps[-1].variables if len(self.maps) > 1 else []
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self._widths[0] or input_shape[-1])
 
     def _quantized_config(self) -> dict:
-        """What `model.quantize` made of the maps, which it does not tell the block."""
+        """The maps' configurations after `model.quantize`, which bypasses the block."""
         maps = getattr(self, "maps", ())
         policy = keras.dtype_policies.QuantizedDTypePolicy
         if any(isinstance(linear.dtype_policy, policy) for linear in maps):
@@ -171,7 +171,7 @@ class Block(CheckedArguments, keras.Layer):
         }
 
     def _serialized(self, name, module):
-        """An argument as configuration, by a module of Keras for its kind."""
+        """Serializes an argument with the Keras module for its kind."""
         value, cause = getattr(self, name), None
         try:
             if not _is_nameless(value):
@@ -187,10 +187,10 @@ class Block(CheckedArguments, keras.Layer):
 
 
 def _fresh(initializer):
-    """An initializer that draws other numbers than the given one, unless it has a seed.
+    """Clones an initializer, to draw other numbers unless it has a seed.
 
-    Keras' initializers draw the same numbers at each call, and a clone draws others. A
-    user's initializer is returned as it is, since it may have no clone.
+    A Keras initializer draws the same numbers at each call, and its clone draws others.
+    A user's initializer is returned unchanged, since it may have no `clone`.
     """
     if type(initializer).__module__.partition(".")[0] == "keras":
         return initializer.clone()
@@ -198,7 +198,7 @@ def _fresh(initializer):
 
 
 def _is_nameless(function) -> bool:
-    """Whether no file can name it: a lambda, or what Keras makes of an array."""
+    """Whether it has no name to save: a lambda, or Keras' wrapper of an array."""
     made_by_keras = function.__class__.__name__ == "function" and (
         "<locals>" in function.__qualname__ and function.__module__.startswith("keras.")
     )

@@ -23,11 +23,11 @@ from keras_nanode.stepping import StepsLike
 
 
 class _BlockODE(ODE):
-    """`ODE(TimeVarying(block, basis, start), ...)`, whose constructor takes the
-    arguments of all of them."""
+    """`ODE(TimeVarying(block, basis, start), ...)`. The constructor takes the arguments
+    of all of them."""
 
     def _take_attributes(self):
-        """Those that are arguments of the constructor and of a part."""
+        """Copies the constructor's arguments from the parts that took them."""
         block, basis = self.dynamics.layer, self.dynamics.basis
         self.basis, self.start = basis, self.dynamics.start
         for source in (block, basis):
@@ -41,7 +41,7 @@ class _BlockODE(ODE):
             **self.dynamics.get_config(),
             **super().get_config(),
         }
-        # Of a user's subclass, what the class of ours takes that it is made from.
+        # For a user's subclass, the arguments of the base class from this library.
         ours = next(cls for cls in type(self).__mro__ if is_ours(cls))
         names = (*arguments_of(ours), *keras.Layer.get_config(self))
         return {name: config[name] for name in names}
@@ -60,7 +60,7 @@ class DenseODE(_BlockODE):
     Args:
         basis: The functions of time that the weights are combined from: a
             `keras_nanode.bases.Basis`, or a name in `keras_nanode.bases.ALL`.
-        hidden_units: Positive integer, width of the bottleneck; None for none.
+        hidden_units: Positive integer, width of the bottleneck; None for no bottleneck.
         activation, use_bias, normalization, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `DenseBlock`, for the weights at each time.
@@ -74,7 +74,7 @@ class DenseODE(_BlockODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is invalid.
 
     Example:
 
@@ -137,7 +137,8 @@ class ConvODE(_BlockODE):
         basis: The functions of time that the weights are combined from: a
             `keras_nanode.bases.Basis`, or a name in `keras_nanode.bases.ALL`.
         kernel_size: Positive integer k, or one for each spatial axis.
-        hidden_filters: Positive integer, width of the bottleneck; None for none.
+        hidden_filters: Positive integer, width of the bottleneck; None for no
+            bottleneck.
         activation, normalization, use_bias, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `ConvBlock`, for the weights at each time.
@@ -151,7 +152,7 @@ class ConvODE(_BlockODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is invalid.
 
     Example:
 

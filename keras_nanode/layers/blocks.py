@@ -19,8 +19,8 @@ from keras_nanode.layers.block import Block
 class DenseBlock(Block):
     """x -> activation(W x + b), or with `hidden_units` a bottleneck of three maps.
 
-    The bottleneck is pre-activated: three times normalization, activation and a dense
-    map, to `hidden_units`, `hidden_units` and `units`.
+    The bottleneck is pre-activated: normalization, activation and a dense map, three
+    times. The maps have `hidden_units`, `hidden_units` and `units` outputs.
 
     Args:
         units: Positive integer, channels of the output; None for as many as the input.
@@ -30,8 +30,8 @@ class DenseBlock(Block):
             and the channels) or `"layer"`, before each activation and map.
         use_bias: Boolean.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            kernel_constraint, bias_constraint: As `keras.layers.Dense` has them, for
-            each map.
+            kernel_constraint, bias_constraint: As in `keras.layers.Dense`, for each
+            map.
 
     Input shape:
         `(batch, ..., channels)`, of rank 2 at least.
@@ -101,9 +101,9 @@ class DenseBlock(Block):
 class ConvBlock(Block):
     """x -> activation(W * x + b), or with `hidden_filters` a bottleneck of three maps.
 
-    The bottleneck is pre-activated: three times normalization, activation and a
-    convolution: 1x1 to `hidden_filters`, kxk, and 1x1 to `filters` (arXiv 2005.01906,
-    section 3.1).
+    The bottleneck is pre-activated: normalization, activation and a convolution, three
+    times. The convolutions are 1x1 to `hidden_filters`, kxk, and 1x1 to `filters`
+    (arXiv 2005.01906, section 3.1).
 
     Args:
         filters: Positive integer, channels of the output; None for as many as the
@@ -116,8 +116,8 @@ class ConvBlock(Block):
             and the channels) or `"layer"`, before each activation and map.
         use_bias: Boolean.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            kernel_constraint, bias_constraint: As `keras.layers.Conv2D` has them, for
-            each map.
+            kernel_constraint, bias_constraint: As in `keras.layers.Conv2D`, for each
+            map.
 
     Input shape:
         `(batch, *spatial, channels)` with 1 to 3 spatial axes, channels last.
@@ -127,7 +127,7 @@ class ConvBlock(Block):
 
     Raises:
         ValueError: if a width is not a positive integer, if `normalization` is
-            unknown, or (when built) if the input is of another rank.
+            unknown, or (when built) if the input has another rank.
 
     Example:
 
@@ -202,7 +202,7 @@ class ConvBlock(Block):
 
 
 def _kernel_size(value):
-    """An integer, or one for each of up to three axes."""
+    """Checks an integer, or one for each of up to three axes."""
     sizes = value if isinstance(value, (tuple, list)) else (value,)
     expected = "a positive integer, or a tuple of one to three"
     if not 1 <= len(sizes) <= 3:

@@ -1,4 +1,4 @@
-"""ODE layers named after their basis: compositions without mathematics of their own."""
+"""ODE layers named after their basis. They only combine existing parts."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from keras_nanode.layers.block_odes import ConvODE, DenseODE
 
 
 def _domain(t_span) -> tuple[float, float]:
-    """The times of `t_span`, whichever way it runs."""
+    """The earliest and the latest time of `t_span`, whichever way it runs."""
     times = checks.times("t_span", t_span)
     return times.min(), times.max()
 
@@ -22,8 +22,8 @@ def _domain(t_span) -> tuple[float, float]:
 class BucketDenseODE(DenseODE):
     """`DenseODE` over `bases.Bucket`.
 
-    A dense map with weights of its own in each of equal pieces of `t_span`.
-    By default each piece has equally many steps.
+    A dense map with separate weights in each of `num_buckets` equal pieces of `t_span`.
+    By default each piece gets the same number of steps.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
@@ -37,7 +37,7 @@ class BucketDenseODE(DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `DenseODE` or `bases.Bucket`.
+        ValueError: if an argument is invalid, as in `DenseODE` and `bases.Bucket`.
 
     Example:
 
@@ -73,7 +73,7 @@ class PolyDenseODE(DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `DenseODE` or `bases.Polynomial`.
+        ValueError: if an argument is invalid, as in `DenseODE` and `bases.Polynomial`.
 
     Example:
 
@@ -110,7 +110,8 @@ class TrigDenseODE(DenseODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `DenseODE` or `bases.Trigonometric`.
+        ValueError: if an argument is invalid, as in `DenseODE` and
+            `bases.Trigonometric`.
 
     Example:
 
@@ -137,8 +138,8 @@ class TrigDenseODE(DenseODE):
 class BucketConvODE(ConvODE):
     """`ConvODE` over `bases.Bucket`.
 
-    A convolution with weights of its own in each of equal pieces of `t_span`.
-    By default each piece has equally many steps.
+    A convolution with separate weights in each of `num_buckets` equal pieces of
+    `t_span`. By default each piece gets the same number of steps.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
@@ -152,7 +153,7 @@ class BucketConvODE(ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `ConvODE` or `bases.Bucket`.
+        ValueError: if an argument is invalid, as in `ConvODE` and `bases.Bucket`.
 
     Example:
 
@@ -188,7 +189,7 @@ class PolyConvODE(ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `ConvODE` or `bases.Polynomial`.
+        ValueError: if an argument is invalid, as in `ConvODE` and `bases.Polynomial`.
 
     Example:
 
@@ -225,7 +226,8 @@ class TrigConvODE(ConvODE):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as in `ConvODE` or `bases.Trigonometric`.
+        ValueError: if an argument is invalid, as in `ConvODE` and
+            `bases.Trigonometric`.
 
     Example:
 

@@ -8,13 +8,13 @@ import keras
 
 from keras_nanode import checks, tree
 
-# What a constructor of Keras' layers passes on to `keras.Layer`.
+# The arguments that layers of Keras pass on to `keras.Layer`.
 _OF_KERAS = ("activity_regularizer", "trainable", "dtype", "name")
 _BUILD = "build_config"
 
 
 class Nesting:
-    """Configuration of a layer whose argument called `nested` is a layer."""
+    """Configuration of a layer that takes a layer as the argument named `nested`."""
 
     nested: str
 
@@ -30,8 +30,8 @@ class Nesting:
 
 
 class Held:
-    """Hides a layer and its variables from Keras, because they are not part of
-    what holds them."""
+    """Hides a layer and its variables from Keras, since they are not part of the layer
+    that holds them."""
 
     def __init__(self, layer: keras.Layer):
         self.layer = layer
@@ -41,7 +41,7 @@ class Held:
 
 
 def all_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer and all that are in it, in its attributes and in theirs."""
+    """A layer and all layers in its attributes, in their attributes, and so on."""
     found, queue = {id(layer): layer}, [layer]
     while queue:
         for value in _leaves(vars(queue.pop())):
@@ -52,7 +52,7 @@ def all_layers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def _leaves(value):
-    # Not `keras.tree.flatten`, which sorts the keys of dictionaries: some are layers.
+    # Not `keras.tree.flatten`: it sorts dictionary keys, and some keys are layers.
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, Held):
@@ -65,10 +65,10 @@ def _leaves(value):
 
 
 def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
-    """An equal layer with weights of its own, and with other seeds if asked for.
+    """Copies a layer, with new weights, and with other seeds if asked for.
 
-    It needs nothing that a file would: functions, and objects of any class, are the
-    copy's as they are the layer's.
+    Unlike saving, it needs nothing serializable: the copy takes functions, and objects
+    of any class, as they are in the layer.
     """
     copy = functools.partial(copy_layer, seed_offset=seed_offset)
     is_functional = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
@@ -78,7 +78,7 @@ def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
         return _made_again(layer, copy, seed_offset)
     except Exception as error:
         if layer.built and not layer.variables:
-            return layer  # Without weights it may stand for its own copy.
+            return layer  # Without weights it can serve as its own copy.
         raise ValueError(
             f"The layer {layer.name!r} cannot be copied, which a `ResidualStack` and "
             '`start="independent"` do. Give its class a `get_config`, or keep each '
@@ -97,11 +97,11 @@ def _made_again(layer: keras.Layer, copy, seed_offset: int) -> keras.Layer:
     cls = type(layer)
     config = _config(layer)
     if config is None:
-        # What it was made with is in its attributes, if it is as Keras' layers are.
+        # Its attributes hold its arguments, if it follows Keras' convention.
         values = {name: getattr(layer, _attribute(layer, name)) for name in _names(cls)}
         return cls(**_copies(values, copy, seed_offset))
     live = {}
-    if cls.get_config is not keras.Layer.get_config:  # that has plain values alone
+    if cls.get_config is not keras.Layer.get_config:  # which has plain values only
         names = [name for name in config if _attribute(layer, name)]
         values = {name: getattr(layer, _attribute(layer, name)) for name in names}
         live = {k: v for k, v in values.items() if _is_described(config[k], v)}
@@ -109,20 +109,20 @@ def _made_again(layer: keras.Layer, copy, seed_offset: int) -> keras.Layer:
     if not live or own.keys() - set(_names(cls)):
         return cls.from_config(own)
     try:
-        # A `from_config` would look for the descriptions.
+        # `from_config` would expect the descriptions instead.
         return cls(**{**own, "dtype": layer.dtype_policy})
     except (TypeError, ValueError):  # a layer that is not described by one alone
         return cls.from_config(_reseeded(config, seed_offset))
 
 
 def _config(layer: keras.Layer) -> dict | None:
-    """The layer's configuration, if it can be had."""
+    """The layer's configuration, or None if `get_config` fails."""
     with warnings.catch_warnings():
-        # Keras warns of lambdas, which are bad for files alone.
+        # Keras warns about lambdas, which are a problem in files only.
         warnings.simplefilter("ignore")
         try:
             return layer.get_config()
-        except Exception:  # of whatever object in it that has no description
+        except Exception:  # from any object in it that cannot be described
             return None
 
 
@@ -140,7 +140,7 @@ def _names(cls: type) -> list[str]:
         named = [
             p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
-        # What a parent requires, the constructors below have given it.
+        # The constructors of subclasses supply what a parent requires.
         known = [p.name for p in named if not names or p.default is not p.empty]
         names.update(dict.fromkeys(known))
         if not rest:
@@ -149,7 +149,7 @@ def _names(cls: type) -> list[str]:
 
 
 def _attribute(layer: keras.Layer, argument: str) -> str:
-    """The attribute that keeps an argument, or an empty name."""
+    """The name of the attribute that stores an argument, or an empty name."""
     if argument == "dtype":
         return "dtype_policy"
     known = [name for name in (argument, f"_{argument}") if hasattr(layer, name)]
@@ -157,8 +157,8 @@ def _attribute(layer: keras.Layer, argument: str) -> str:
 
 
 def _is_described(described, value) -> bool:
-    """Whether a configuration holds a description in place of the value: a name or
-    another configuration, from which Keras might not find the value again."""
+    """Whether a configuration describes the value by a name or another configuration,
+    from which Keras might not find the value again."""
     if isinstance(described, str):
         return callable(value) and not isinstance(value, keras.Layer)
     if isinstance(described, (list, tuple)):
@@ -182,19 +182,19 @@ def _copies(values: dict, copy, seed_offset: int) -> dict:
 
 
 def _other_draws(initializer, offset: int):
-    """The initializer, with another seed: it gives the same numbers at each call."""
+    """The initializer with another seed, since it draws the same numbers each time."""
     config = initializer.get_config()
     if isinstance(config.get("seed"), int):
         config = {**config, "seed": config["seed"] + offset}
     try:
         return type(initializer).from_config(config)
-    except TypeError:  # a user's, whose configuration lacks its arguments
+    except TypeError:  # a user's class whose configuration lacks arguments
         return initializer
 
 
 def _reseeded(config, offset: int):
-    """`config` with `offset` added to the seeds that its initializers were given, and
-    without the shapes for which the layers in it were built."""
+    """`config` with `offset` added to the given seeds of its initializers, and without
+    the shapes that its layers were built for."""
     if isinstance(config, (list, tuple)):
         return type(config)(_reseeded(x, offset) for x in config)
     if not isinstance(config, dict):
@@ -208,7 +208,7 @@ def _reseeded(config, offset: int):
 
 
 def _serialized(owner: keras.Layer, argument: str, layer: keras.Layer) -> dict:
-    """A layer as part of another's file."""
+    """Serializes a layer that is an argument of another layer."""
     try:
         return keras.saving.serialize_keras_object(layer)
     except (NotImplementedError, TypeError, ValueError) as error:
@@ -222,7 +222,7 @@ def _serialized(owner: keras.Layer, argument: str, layer: keras.Layer) -> dict:
 
 
 def _culprit(layer: keras.Layer) -> str:
-    """Names the argument of a layer that no file can hold."""
+    """Names the argument of a layer that cannot be saved."""
     for name in filter(functools.partial(_attribute, layer), _names(type(layer))):
         value = getattr(layer, _attribute(layer, name))
         with warnings.catch_warnings():

@@ -39,24 +39,24 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             `"bdf"` for small stiff problems on TensorFlow, see `keras_nanode.odeint`.
         steps: Positive integer, the number of equal steps; `"adaptive"` or
             `Adaptive(rtol, atol, max_steps)` for steps chosen by the estimated error;
-            None for adaptive steps if the solver has an estimate, as `"dopri5"` and
-            `"tsit5"` have. For other solvers None means 10 steps, as in the paper's
-            networks, or the next multiple of the number of the basis' pieces: each
-            bucket gets equally many. A warning names pieces that have no step.
+            None for adaptive steps if the solver estimates its error, like `"dopri5"`
+            and `"tsit5"`. For other solvers None means 10 steps, as in the paper's
+            networks, or the next multiple of the basis' number of pieces: each bucket
+            gets equally many. A warning names pieces that have no step.
             `callbacks.Evaluations` shows in `fit` what adaptive steps cost.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
-        adjoint: How gradients are found: `"checkpoint"` (exact, memory O(sqrt steps)),
+        adjoint: How to compute gradients: `"checkpoint"` (exact, memory O(sqrt steps)),
             `Checkpoint(num)`, `"reversible"` (exact, memory O(1), for the solvers
             `"reversible_heun"`, `"alf"` and `Reversible`), `"backsolve"` (the paper's,
             memory O(1), off by the solver's error) or `"direct"` (exact, memory
-            O(steps), can be differentiated again). `"bdf"` has its own, which the
-            default and `"backsolve"` mean.
+            O(steps), can be differentiated again). `"bdf"` has its own adjoint, which
+            the default and `"backsolve"` select.
 
-    `solver`, `steps` and `adjoint` may be set later, too. Keras compiles once: what was
-    compiled before keeps the old one until `model.compile` is called again.
+    `solver`, `steps` and `adjoint` can also be set later. Functions that Keras has
+    already compiled keep the old value until `model.compile` is called again.
 
     Call arguments:
-        inputs: A floating tensor. The state is float32 at least; under mixed precision
+        inputs: A floating tensor. The state is at least float32. Under mixed precision
             only the dynamics compute in the lower precision.
         training: True, as in `fit`, keeps what the adjoint needs for the gradient.
             Otherwise the call stores nothing for the backward pass. Gradients stay
@@ -73,12 +73,12 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         Same as the input.
 
     Raises:
-        ValueError: if an argument is not as described, if `t_span` leaves the domain of
-            a basis that is not defined outside of it, or (when built) if `dynamics`
-            changes the shape of its input or is not pure.
+        ValueError: if an argument is invalid, if `t_span` leaves the domain of a basis
+            that is not defined outside it, or (when built) if `dynamics` changes the
+            shape of its input or is not pure.
         RuntimeError: if adaptive steps fail in eager mode. In a compiled function the
-            output is NaN, of all rows of the batch, since they share their steps; then
-            `callbacks.Evaluations` says why.
+            output is NaN for the whole batch, since its rows share their steps.
+            `callbacks.Evaluations` then reports why.
 
     Example:
 
@@ -125,7 +125,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         self.tally = Tally()
 
     def _choose(self, solver, steps, adjoint):
-        """Takes all three if they go together, else none."""
+        """Sets all three if they are compatible, else none."""
         solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
         basis = getattr(self.dynamics, "basis", None)
         if steps is None and not solver.estimates_error:
@@ -185,7 +185,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         except ValueError:
             if traced.error is None:
                 raise
-            # Without what Keras says of `_Traced` around it.
+            # Without the message that Keras adds about `_Traced`.
             raise traced.error from None
 
     def call(self, inputs, training=None, mask=None):
@@ -225,7 +225,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         return ops.cast(y[0], self.compute_dtype)
 
     def field(self, mask=None):
-        """The dynamics as a solver sees them, and their parameters."""
+        """The dynamics as a vector field, and their parameters."""
         return vector_field(self.dynamics, mask=mask)
 
     def weights_at(self, t):
@@ -235,8 +235,8 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             t: A number or a sequence of n times.
 
         Returns:
-            A list of tensors, one for each trainable weight of the dynamics' layer: of
-            the weight's shape for a number, else `(n, *shape)`.
+            A list of tensors, one for each trainable weight of the dynamics' layer.
+            Each has the weight's shape if `t` is a number, else `(n, *shape)`.
 
         Raises:
             ValueError: if the weights do not vary in time.
@@ -289,7 +289,7 @@ class _Traced(keras.Layer):
 
 
 def check_span(t_span) -> tuple[float, float]:
-    """Two different times as numbers."""
+    """Checks two different times, and returns them as numbers."""
     if len(np.shape(t_span)) != 1 or len(t_span) != 2:
         raise ValueError(
             "`t_span` must be two different, finite times (t0, t1). "

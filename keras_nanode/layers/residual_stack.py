@@ -15,19 +15,19 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     """h <- h + block(h), `depth` times.
 
     With `shared` weights this is the paper's Con-ResNet: Euler's method for an
-    autonomous ODE with steps of length 1. Without, its Uncon-ResNet: Euler's method for
-    an ODE with a bucket for each step.
+    autonomous ODE with steps of length 1. Otherwise it is the Uncon-ResNet: Euler's
+    method for an ODE with a bucket for each step.
 
     Args:
         block: A Keras layer that keeps the shape of its input. Unless shared, it is the
-            pattern for `depth` layers with weights of their own.
+            pattern for `depth` layers with separate weights.
         depth: Positive integer, the number of blocks.
-        shared: Boolean, whether all blocks are one.
+        shared: Boolean, whether all blocks are the same layer.
 
     Call arguments:
         inputs: A floating tensor.
-        mask: A boolean tensor, which every block sees and which goes on with the
-            outputs; Keras finds it on the inputs.
+        mask: A boolean tensor, which Keras finds on the inputs. Every block sees it,
+            and the outputs carry it on.
 
     Input shape:
         That of `block`.
@@ -36,8 +36,8 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         Same as the input.
 
     Raises:
-        ValueError: if `block` is not a Keras layer, `depth` not a positive integer, or
-            (when built) `block` changes the shape of its input.
+        ValueError: if `block` is not a Keras layer, `depth` is not a positive integer,
+            or (when built) `block` changes the shape of its input.
 
     Example:
 

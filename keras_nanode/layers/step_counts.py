@@ -1,4 +1,4 @@
-"""Which pieces of a basis the equal steps of an ODE see."""
+"""How the equal steps of an ODE fall on the pieces of its basis."""
 
 import warnings
 
@@ -7,15 +7,15 @@ import numpy as np
 from keras_nanode.bases import Basis
 from keras_nanode.vector_field import pieces
 
-# As many as the paper's networks take.
+# The number of steps of the paper's networks.
 _LEAST_STEPS = 10
 
 
 def default_steps(basis: Basis | None, t_span: tuple[float, float]) -> int:
-    """The number of steps of a solver that cannot choose them.
+    """The default number of steps of a solver that cannot choose them.
 
-    It is a multiple of the number of pieces that the basis has in `t_span`, so that
-    equal pieces have equally many steps.
+    It is a multiple of the number of pieces that the basis has in `t_span`, so equal
+    pieces get equally many steps.
     """
     count = len(_inside(basis, t_span)) + 1
     return count * -(-_LEAST_STEPS // count)
@@ -40,6 +40,6 @@ def warn_of_unseen_pieces(
 
 
 def _inside(basis: Basis | None, t_span: tuple[float, float]) -> tuple[float, ...]:
-    """The breakpoints inside of `t_span`."""
+    """The breakpoints inside `t_span`."""
     first, last = sorted(t_span)
     return tuple(t for t in (basis.breakpoints if basis else ()) if first < t < last)

@@ -1,4 +1,4 @@
-"""What the adaptive solves of a layer cost in training, and how they ended."""
+"""Counts what a layer's adaptive solves cost in training, and how they ended."""
 
 import keras
 import numpy as np
@@ -13,10 +13,10 @@ _SIZE = 2 + len(_FAILURES)
 
 
 class Tally:
-    """Counts calls, evaluations and failures, in eager mode and where it is compiled.
+    """Counts calls, evaluations and failures, in eager mode and in compiled functions.
 
-    It is neither a weight nor a metric of the layer that has it: files and `evaluate`
-    are as with fixed steps. Keras does not track what is in a plain object.
+    It is neither a weight nor a metric of its layer, since Keras does not track what a
+    plain object holds. So files and `evaluate` are the same as with fixed steps.
     """
 
     def __init__(self):
@@ -25,15 +25,15 @@ class Tally:
             shape=(_SIZE,),
             dtype="float32",
             trainable=False,
-            # As a metric's: each replica counts its own calls.
+            # As in a metric, each replica counts its own calls.
             aggregation="sum",
             synchronization="on_read",
         )
-        # What compiled functions of JAX report, which cannot assign to variables.
+        # Compiled JAX functions cannot assign to variables. They report here.
         self._reported = np.zeros(_SIZE)
 
     def add(self, stats: dict, state):
-        """Counts one call, of which `stats` are the statistics."""
+        """Counts one call with the statistics `stats`."""
         ended = [ops.cast(stats["status"] == status, "float32") for status in _FAILURES]
         fevals = ops.cast(stats["num_fevals"], "float32")
         counts = ops.stack([ops.ones_like(fevals), fevals, *ended])
@@ -53,7 +53,7 @@ class Tally:
         return ops.convert_to_numpy(self._counts.value) + self._reported
 
     def evaluations(self) -> float:
-        """The mean number of evaluations in a call since the last reset; 0 of none."""
+        """The mean evaluations per call since the last reset; 0 without calls."""
         calls, fevals = self._read()[:2]
         return float(fevals / max(calls, 1))
 

@@ -1,4 +1,4 @@
-"""Any layer that sees the time as one more channel."""
+"""A wrapper that gives any layer the time as one more channel."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     The dynamics of the paper's AppNODE: f depends on time, its weights do not.
 
     Args:
-        layer: The Keras layer, called with one more channel than the input. Inside of
-            an `ODE` it has to give back as many channels as the input has.
+        layer: The Keras layer, called with one more channel than the input. Inside an
+            `ODE` it must return as many channels as the input has.
 
     Call arguments:
         inputs: A floating tensor.

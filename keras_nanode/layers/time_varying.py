@@ -1,4 +1,4 @@
-"""Any layer with weights that are learned functions of time."""
+"""A wrapper that makes a layer's weights learned functions of time."""
 
 import functools
 from typing import Any
@@ -23,27 +23,27 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     """A layer whose every trainable weight w becomes w(t) = sum_k z_k(t) alpha_k.
 
     Each weight of `layer` gives one variable of shape `(K, *w.shape)`, the coefficients
-    alpha, with the regularizer and the constraint of w applied to each alpha_k. Used
-    as the dynamics of an `ODE`, or alone with a time.
+    alpha. The regularizer and the constraint of w apply to each alpha_k. Use it as the
+    dynamics of an `ODE`, or alone with a time.
 
     Adam moves every coefficient by about the learning rate, and so w(t) by up to the
-    rate times sum_k |z_k(t)|: once for buckets, more for functions that all act at
-    every time, which want a lower rate the more they are.
+    rate times sum_k |z_k(t)|. This sum is 1 for buckets. It is larger for functions
+    that all act at every time: the more of them, the lower the rate should be.
 
     Args:
-        layer: The Keras layer, or whole model, whose weights shall vary. It is the
-            pattern: its own weights say where the coefficients start, and are no part
-            of this layer later. If it is not built yet, it is built with this layer.
+        layer: The Keras layer, or whole model, whose weights are to vary. It is the
+            pattern: its own weights set where the coefficients start, and are not part
+            of this layer. If it is not built yet, it is built with this layer.
         basis: The functions of time z: a `keras_nanode.bases.Basis`, or one of the
             names in `keras_nanode.bases.ALL`.
-        start: How the coefficients start. `"layer"`: w(t) is at all times what the
-            weight is in `layer`: a draw from its initializer, or what it has learned if
-            `layer` was built and trained before, so that `ODE(TimeVarying(layer, ...))`
-            begins as `ODE(layer)`. `"constant"`: the same, but always a new draw.
-            `"independent"`: each alpha_k is a
-            draw of its own, scaled so that w(t) keeps the initializer's variance (at
-            every t where sum_k z_k(t)^2 is constant, on average over the domain
-            elsewhere); weights whose initializer is not random start constant.
+        start: How the coefficients start. `"layer"`: at all times w(t) is the weight in
+            `layer`, so `ODE(TimeVarying(layer, ...))` starts as `ODE(layer)`. That
+            weight is a draw from its initializer, or what it has learned if `layer` was
+            built and trained before. `"constant"`: the same, but always a new draw.
+            `"independent"`: each alpha_k is a separate draw, scaled so that w(t) keeps
+            the initializer's variance (at every t where sum_k z_k(t)^2 is constant, on
+            average over the domain elsewhere). Weights whose initializer is not random
+            start constant.
 
     Call arguments:
         inputs: What `layer` takes.
@@ -93,17 +93,17 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         return self._held.layer
 
     def __dir__(self):
-        # A file of Keras has the weights of each layer that is listed here, and those
-        # of the pattern are none of this layer's.
+        # Keras saves the weights of each layer that is listed here. Those of the
+        # pattern are not part of this layer.
         return [name for name in super().__dir__() if name != "layer"]
 
     def build(self, input_shape):
         with backend.eagerly():
             check_promises(self.basis)
-        # A layer that is built here has new draws.
+        # If the pattern is only built here, its weights are newly drawn.
         self._held.is_given = self.layer.built
         self._pattern_output(input_shape)
-        # Kept, for the pattern may be frozen later, or be part of another model.
+        # Kept, since the pattern may be frozen later, or be part of another model.
         weights = list(self.layer.trainable_variables)
         others = list(self.layer.non_trainable_variables)
         self._held.weights, self._held.others = weights, others
@@ -134,7 +134,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         ]
 
     def _pattern_output(self, input_shape):
-        """The symbolic output of the pattern, which is built if it is not yet."""
+        """The symbolic output of the pattern, which is built if necessary."""
         with backend.eagerly():
             x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
             return self.layer(x)
@@ -174,8 +174,9 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             t: A number, or a sequence of n times.
 
         Returns:
-            A list of tensors, one for each trainable weight w of the layer, in its
-            order: of the shape of w for a number, else `(n, *w.shape)`.
+            A list of tensors, one for each trainable weight w of the layer, in the
+            layer's order. Each has the shape of w if `t` is a number, else
+            `(n, *w.shape)`.
 
         Raises:
             ValueError: if `t` is neither, or the layer is not built.
@@ -237,7 +238,7 @@ class _Sliced:
         self.reduce = reduce
 
     def __call__(self, coefficients):
-        # One by one: some regularizers of Keras write in place, which no vectorized map
-        # of PyTorch allows.
+        # One by one: some regularizers of Keras write in place, which the vectorized
+        # map of PyTorch does not allow.
         slices = ops.unstack(ops.convert_to_tensor(coefficients))
         return self.reduce(ops.stack([self.function(w) for w in slices]))

@@ -1,4 +1,4 @@
-"""What the models' arguments `block` and `basis` may be together."""
+"""Which values of the models' arguments `block` and `basis` go together."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,12 +17,12 @@ def basis_of(
     Args:
         block: One of `blocks`.
         basis: The user's choice; None for the block's default.
-        blocks: The names that there are.
+        blocks: All names of blocks.
         defaults: The default basis of each block whose weights depend on time.
-        t_span: The times of the flow, which are the domain of a default basis.
+        t_span: The times of the flow, which become the domain of a default basis.
 
     Raises:
-        ValueError: if `block` is unknown, or `basis` not of its default's class.
+        ValueError: if `block` is unknown, or `basis` is not of its default's class.
     """
     default = defaults.get(checks.one_of("block", block, blocks))
     if basis is None:
@@ -44,5 +44,5 @@ def basis_of(
 
 
 def stretched(basis: bases.Basis, t_span: tuple[float, float]) -> bases.Basis:
-    """The same basis on the domain of a flow."""
+    """The same basis, with the times of a flow as its domain."""
     return type(basis).from_config({**basis.get_config(), "domain": sorted(t_span)})

@@ -10,7 +10,7 @@ from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, Tim
 from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of, stretched
 
-# All whose weights depend on time: three rows of the paper's Table 1, and others.
+# The blocks whose weights depend on time: three rows of the paper's Table 1, and more.
 _BASES = {name: basis for name, basis in bases.ALL.items() if basis.size > 1}
 BLOCKS = ("auto", "app", *_BASES, "con_resnet", "uncon_resnet")
 
@@ -35,17 +35,17 @@ def classifier(
 ) -> keras.Model:
     """An image classifier: stem convolution, residual flow, pooling, logits.
 
-    The flow is dx/dt = f(x, theta(t)) over `t_span` with a bottleneck of three
-    pre-activated convolutions for f (1x1, 3x3, 1x1), or a residual network of the same
-    blocks. With the default widths, a set of weights theta has 69,632 numbers.
+    The flow is dx/dt = f(x, theta(t)) over `t_span`, or a residual network. f and the
+    residual blocks are bottlenecks of three pre-activated convolutions (1x1, 3x3, 1x1).
+    With the default widths, a set of weights theta has 69,632 numbers.
 
     Args:
         input_shape: `(height, width, channels)` of the images.
         classes: Positive integer, the number of logits.
         block: What the flow is. `"trig"`, `"bucket"`, `"poly"`, `"cosine"`,
-            `"legendre"` and `"bspline"` have weights that depend on time, `"app"` sees
-            the time as a channel, `"auto"` does not depend on it. `"con_resnet"` and
-            `"uncon_resnet"` are residual networks of `steps` blocks with shared and
+            `"legendre"` and `"bspline"` have weights that depend on time. `"app"` sees
+            the time as a channel. `"auto"` does not depend on time. `"con_resnet"` and
+            `"uncon_resnet"` are residual networks of `steps` blocks, with shared and
             with separate weights.
         basis: The basis of a flow whose weights depend on time; None for the one that
             `bases.get(block)` gives. Its domain becomes the flow's times, unless both
@@ -53,23 +53,23 @@ def classifier(
         steps: Positive integer, the solver's steps, or the depth of a residual network.
         filters: Positive integer, channels of the flow.
         hidden_filters: Positive integer, width of the bottleneck.
-        stages: Positive integer, the number of flows; before each but the first a
+        stages: Positive integer, the number of flows. Before each but the first, a
             convolution halves the resolution.
         stem_strides: Positive integer, strides of the stem; 2 quarters the work.
         normalization: None, `"group"` or `"layer"`: in the blocks (depending on time as
             their other weights do) and before the pooling.
         use_bias: Boolean, whether the convolutions of the blocks have biases.
-        solver, adjoint: As in `layers.ODE`; residual networks have no use for them.
+        solver, adjoint: As in `layers.ODE`; residual networks ignore them.
         start: As in `layers.TimeVarying`.
         t_span: As in `layers.ODE`; `"auto"` for (0, sqrt(m)), where m is the number of
             independent sets of weights that the flow passes: `steps`, or the size of
             the basis if that is smaller, and 1 if weights are constant in time or
             start so. Then random weights change the variance of the state by the same
-            factor, whatever the depth is (arXiv 2206.06929), and the flow learns what
-            a residual network learns. Over (0, steps) each of Euler's steps has length
-            1, as a block of a residual network; with as many buckets, `block="bucket"`
-            is that network. Over (0, 1) the steps refine one flow, and each update of a
-            weight moves the outputs by 1 / steps of that.
+            factor at any depth (arXiv 2206.06929), and the flow learns what a residual
+            network learns. Over (0, steps) each Euler step has length 1, as a block of
+            a residual network has. With as many buckets, `block="bucket"` is that
+            network. Over (0, 1) the steps refine one flow, and each update of a weight
+            moves the outputs by 1 / steps of that.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, channels)` to

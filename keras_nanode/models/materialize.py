@@ -31,25 +31,25 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     """A plain Keras model that computes what `model` does, for runtimes without loops.
 
     Every layer of this library becomes a functional model of the same name, made of
-    Keras' own layers and operations: an ODE one evaluation of its dynamics after the
-    other, each a copy of the layer with the weights theta(t) of that time, frozen. The
-    result can be saved, loaded and exported where this library is not installed. It has
-    copies of the other layers too, and shares no weight with `model`.
+    Keras' own layers and operations. An ODE becomes a chain of evaluations of its
+    dynamics, each a frozen copy of the layer with the weights theta(t) of that time.
+    The result can be saved, loaded and exported where this library is not installed.
+    Other layers are copied too: the result shares no weight with `model`.
 
     Args:
         model: A functional or Sequential model that is built, or has such models in it.
-        steps: Positive integer, the number of equal steps of those ODEs whose steps are
-            adaptive, for a model without loops cannot choose; None if there are none.
-            The others keep their own number.
+        steps: Positive integer, the number of equal steps for ODEs with adaptive steps,
+            which a model without loops cannot choose; None if there are no such ODEs.
+            Other ODEs keep their own number.
 
     Returns:
         A model of the same kind, equal to `model` up to rounding. Its size grows with
-        the number of steps, but for the weights of stages that have the same.
+        the number of steps, but stages with equal weights share them.
 
     Raises:
         ValueError: if `model` is not functional or Sequential or not built, if steps
             are adaptive and no `steps` is given, if a layer that is not of this library
-            holds one that is, or if there is a layer that makes a mask.
+            holds one that is, or if a layer makes a mask.
 
     Example:
 
@@ -118,7 +118,7 @@ def _check_masks(model):
 
 
 def _check_plain(layer):
-    """Refuses what holds layers of this library that are not unrolled."""
+    """Refuses a layer if it holds layers of this library that are not unrolled."""
     if isinstance(layer, _UNROLLED):
         return
     for found in all_layers(layer):
@@ -134,7 +134,7 @@ def _check_plain(layer):
 
 
 def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
-    """A plain layer of the same name, weights and outputs."""
+    """A plain layer with the same name, weights and outputs."""
     _check_plain(layer)
     if not is_ours(type(layer)):
         return layer
@@ -144,7 +144,7 @@ def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
     elif isinstance(layer, ResidualStack):
         y = _stacked(layer, x)
     else:
-        # Symbolic, so that what it calls becomes the layers of a functional model.
+        # A symbolic call: what it calls becomes the layers of a functional model.
         y = layer.call(x)
     return keras.Model(x, y, name=layer.name)
 
@@ -161,7 +161,7 @@ def _stacked(stack: ResidualStack, x):
 
 
 def _unrolled(ode: ODE, x, steps):
-    """x(t1) of a symbolic x(t0)."""
+    """x(t1) from a symbolic x(t0)."""
     if ode.is_adaptive:
         if steps is None:
             raise ValueError(
@@ -179,7 +179,7 @@ def _unrolled(ode: ODE, x, steps):
     problem = Problem(field, ode.solver, times, time_dtype(state))
     plan = FixedSteps(problem, steps, steps)
     h, times, located, jumps = plan.batch(0)
-    # Python numbers, for a tensor would be an input of the symbolic graph.
+    # Python numbers, since a tensor would be an input of the symbolic graph.
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(steps):
@@ -221,7 +221,7 @@ class _Stages:
         return keras.Model(y, _cast(dx, dtype), name=name)
 
     def _frozen(self, weights, x, time):
-        """A copy of the layer that has these weights."""
+        """A frozen copy of the layer with these weights."""
         source = self.dynamics
         layer = copy_layer(source.layer if self.varies else source)
         layer(x, **time)

@@ -1,4 +1,4 @@
-"""What the video model takes, checked before anything is computed."""
+"""Checks of the video model's arguments and inputs, before anything is computed."""
 
 import keras
 from keras import ops
@@ -50,7 +50,7 @@ def kl_weight(beta) -> float:
     )
 
 
-# Resizing and low precision round.
+# Allows for rounding by resizing and low precision.
 _TOLERANCE = 1e-2
 
 
@@ -88,7 +88,7 @@ def in_range(x):
 
 
 def nan_for_bad(outputs, videos):
-    """The outputs, (batch, ...), NaN for each of the videos that is out of range: a
+    """The outputs, (batch, ...), with NaN for each video that is out of range: a
     compiled function cannot refuse it."""
     inside = ops.all(_inside(videos), axis=tuple(range(1, len(videos.shape))))
     inside = ops.reshape(inside, (-1, *(1,) * (len(outputs.shape) - 1)))
@@ -104,7 +104,7 @@ def range_message(name: str) -> str:
 
 
 def actions(given, dim: int, videos, time):
-    """The first `time` actions of `videos`; of size 0 for a model without actions."""
+    """The first `time` actions of `videos`, with size 0 for a model without actions."""
     if given is None and not dim:
         return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
     given = None if given is None else ops.convert_to_tensor(given)
@@ -123,7 +123,7 @@ def actions(given, dim: int, videos, time):
 
 
 def noise(given, shape: tuple[int, ...]):
-    """The noise as a tensor."""
+    """The noise as a tensor, if it has the right shape."""
     given = ops.convert_to_tensor(given)
     if tuple(given.shape)[1:] != shape:
         raise ValueError(

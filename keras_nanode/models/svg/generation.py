@@ -1,4 +1,4 @@
-"""Videos from the prior, frame by frame."""
+"""Generates videos from the prior, frame by frame."""
 
 import functools
 
@@ -31,7 +31,7 @@ def roll_out(model, context, actions, noise):
     known = context.shape[1] - 1
     features, *skips = over_time(model.encoder, context, training=False)
     states = _remember(model, features, actions[:, :known])
-    # Every sample goes on from the same states.
+    # Every sample continues from the same states.
     features, skips, states, actions, first = keras.tree.map_structure(
         lambda x: ops.repeat(x, num_samples, axis=0),
         (
@@ -65,7 +65,7 @@ def roll_out(model, context, actions, noise):
 
 
 def _remember(model, features, actions):
-    """The states of prior and predictor that have seen all frames but the last."""
+    """The states of the prior and the predictor after all frames but the last."""
     before = joined(features[:, :-1], actions)
     (mean, _), _ = gaussian(model.posterior, joined(features[:, 1:], actions))
     _, prior_states = gaussian(model.prior, before)

@@ -1,4 +1,4 @@
-"""A video model's futures as a model of their own."""
+"""The generation of videos as a model of its own."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from keras_nanode.models.svg.model import SVG
 
 @keras.saving.register_keras_serializable("keras_nanode")
 class VideoGenerator(Nesting, keras.Model):
-    """From the first frames of videos to samples of those that may follow.
+    """Maps the first frames of videos to samples of the frames that may follow.
 
-    `SVG.generate` as a model, which `predict` compiles and `export` writes as a
-    SavedModel. By itself that draws the noise anew at each call. For a server whose
-    answers can be reproduced, export it with the noise as an input:
+    This is `SVG.generate` as a model, which `predict` compiles and `export` writes as a
+    SavedModel. By default the SavedModel draws new noise at each call. For a server
+    with reproducible answers, export it with the noise as an input:
 
         generator.export(path, input_signature=generator.input_signature(noise=True))
 
@@ -27,7 +27,7 @@ class VideoGenerator(Nesting, keras.Model):
         num_samples: Positive integer, how many futures of each video.
 
     Call arguments:
-        inputs: The context, or a dict with `"context"`, and `"noise"` or `"actions"`;
+        inputs: The context, or a dict with `"context"`, and `"noise"` or `"actions"`,
             as in `SVG.generate`.
 
     Input shape:
@@ -37,8 +37,8 @@ class VideoGenerator(Nesting, keras.Model):
         `(batch, num_samples, num_frames, *frame_shape)`.
 
     Raises:
-        ValueError: if `model` is no `SVG`, a number not a positive integer, or an input
-            not as described.
+        ValueError: if `model` is not an `SVG`, a number is not a positive integer, or
+            an input is invalid.
 
     Example:
 
@@ -83,7 +83,7 @@ class VideoGenerator(Nesting, keras.Model):
         )
 
     def predict(self, x, *args, **kwargs):
-        """As `keras.Model.predict`; of an array the range is checked beforehand."""
+        """As `keras.Model.predict`, but checks the range of an array first."""
         context = x.get("context") if isinstance(x, dict) else x
         if isinstance(context, np.ndarray):
             least = self.model.context_frames
@@ -91,7 +91,7 @@ class VideoGenerator(Nesting, keras.Model):
         return super().predict(x, *args, **kwargs)
 
     def input_signature(self, noise=False):
-        """What `export` takes, with the noise as an input or without.
+        """The input signature for `export`, with or without the noise as an input.
 
         Args:
             noise: Boolean. With noise, or if the model has actions, the exported
@@ -118,7 +118,7 @@ class VideoGenerator(Nesting, keras.Model):
         }
 
     def export(self, filepath, format="tf_saved_model", *args, **kwargs):
-        """As `keras.Model.export`, with `input_signature()` for the default."""
+        """As `keras.Model.export`, with `input_signature()` as the default."""
         kwargs.setdefault("input_signature", self.input_signature())
         return super().export(filepath, format, *args, **kwargs)
 

@@ -15,8 +15,8 @@ from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg import recurrent, vgg
 from keras_nanode.models.svg.generation import roll_out
 
-# What may stand for the convolutions of a VGG block that keep its width: ODEs with
-# weights over these bases, or constant ones.
+# What the width-keeping part of a VGG block can be: convolutions, or an ODE whose
+# weights are constant ("auto") or combined over one of these bases.
 VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
 
 
@@ -43,13 +43,13 @@ class SVG(keras.Model):
     `nelbo_per_pixel` (loss / (height width channels)). It is normal for the KL to
     rise while the MSE falls.
 
-    In each VGG block of the encoder and of the decoder, one ODE layer can take the
-    place of the convolutions after the first that keep its width: 2 of 3.
+    In each VGG block of the encoder and of the decoder, one ODE layer can replace the
+    convolutions after the first that keep its width: 2 of 3.
 
     Args:
         frame_shape: (height, width, channels) of a frame. Height and width must be
             multiples of 16; 32 to 128 are sensible.
-        context_frames: Positive integer, how many frames are given in generation.
+        context_frames: Positive integer, how many frames generation starts from.
         block: One of `models.VIDEO_BLOCKS`: convolutions (`"conv"`), or dx/dt =
             tanh(W(t) * x) with constant weights (`"auto"`), or with weights that depend
             on time (`"trig"`, `"bucket"`, `"poly"`, `"cosine"`).
@@ -63,19 +63,19 @@ class SVG(keras.Model):
             the posterior, one of the prior).
         beta: Number of at least 0, the weight of the KL.
         normalization: `"group"`, or `"batch"` as in the original. The statistics of a
-            batch are over all frames of all its videos, those to be predicted too.
+            batch are over all frames of its videos, including those to be predicted.
         adjoint: As in `layers.ODE`.
-        seed: Integer or None, of the latents that are drawn.
-        layout: `"paper"`: three convolutions in every block. `"original"`: 2, 2, 3, 3,
-            those of the decoder narrowed by the last one, which no ODE replaces.
+        seed: Integer or None, the seed for drawing latents.
+        layout: `"paper"`: three convolutions in every block. `"original"`: 2, 2, 3, 3.
+            In the decoder the last one narrows its block, and no ODE replaces that one.
         action_dim: Integer, the size of the action that leads from a frame to the next;
             0 for videos without actions.
-        t_span: That of an ODE, as in `layers.ODE`.
+        t_span: As in `layers.ODE`, for each ODE.
 
     Call arguments:
-        inputs: Floating videos with values in [0, 1], more frames than
-            `context_frames`. With actions, a dict of `"frames"` and `"actions"`, an
-            action for each frame, of which the last is not used.
+        inputs: Floating videos with values in [0, 1] and more frames than
+            `context_frames`. With actions, a dict of `"frames"` and `"actions"`: one
+            action for each frame. The last is not used.
 
     Input shape:
         `(batch, time, *frame_shape)`, and `(batch, time, action_dim)`.
@@ -87,7 +87,7 @@ class SVG(keras.Model):
         from the second on, in float32.
 
     Raises:
-        ValueError: if an argument is not as described, or `fit` is given targets.
+        ValueError: if an argument is invalid, or `fit` is given targets.
 
     Example:
 
@@ -156,9 +156,9 @@ class SVG(keras.Model):
         """A model with the widths of a preset.
 
         Args:
-            preset: `"paper"`: about 1.15 million parameters with block="conv", as many
-                as Table 2 of arXiv 2005.01906 tells. `"original"`: those of SVG for
-                its BAIR videos, 22.8 million; with its layout and normalization.
+            preset: `"paper"`: about 1.15 million parameters with block="conv", as in
+                Table 2 of arXiv 2005.01906. `"original"`: the widths of SVG for BAIR
+                videos, 22.8 million parameters, with its layout and normalization.
             **changes: Arguments of `SVG`.
         """
         return cls(**{**check.preset(preset), **changes})
@@ -186,7 +186,7 @@ class SVG(keras.Model):
         )
 
     def build(self, input_shape):
-        # The configuration tells all shapes, so that the networks are there already.
+        # The configuration gives all shapes, so the networks are already built.
         pass
 
     def _input_shape(self):
@@ -205,7 +205,7 @@ class SVG(keras.Model):
         noise = keras.random.normal(ops.shape(q[0]), seed=self.seed_generator)
         z = recurrent.sample(q, noise)
         predicted, _ = recurrent.advance(self.predictor, recurrent.joined(before, z))
-        # From the frame before, or after the context from its last frame.
+        # Skips come from the previous frame; after the context, from its last frame.
         sources = ops.minimum(
             ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
         )
@@ -251,12 +251,11 @@ class SVG(keras.Model):
         return ops.mean(losses)
 
     def generate(self, context, num_frames, num_samples=1, noise=None, actions=None):
-        """Frames that may follow, with latents from the prior.
+        """Generates frames that may follow, with latents from the prior.
 
-        Normalizations use the statistics that they have learned, and skip connections
-        come from the last frame of the context, whose own latents are at the mean of
-        their posterior. In eager mode this takes long; `models.VideoGenerator` compiles
-        it.
+        Normalizations use their learned statistics. Skip connections come from the last
+        frame of the context. The context's own latents are the means of their
+        posterior. Eager mode is slow: `models.VideoGenerator` compiles this.
 
         Args:
             context: Videos, (batch, `context_frames` or more, *frame_shape).
@@ -264,15 +263,15 @@ class SVG(keras.Model):
             num_samples: Positive integer, how many futures of each video.
             noise: Standard normal numbers, (batch, num_samples, num_frames,
                 latent_dim); None to draw them.
-            actions: (batch, time, action_dim) for the frames given and to predict (of
-                which the last is not used), if the model has actions.
+            actions: (batch, time, action_dim) for the frames given and those to
+                predict, if the model has actions. The last is not used.
 
         Returns:
             A float32 tensor, (batch, num_samples, num_frames, *frame_shape). In a
             compiled function it is NaN for a context that is not in [0, 1].
 
         Raises:
-            ValueError: if an argument is not as described.
+            ValueError: if an argument is invalid.
         """
         num_frames = checks.integer("num_frames", num_frames)
         num_samples = checks.integer("num_samples", num_samples)
@@ -283,7 +282,7 @@ class SVG(keras.Model):
         actions = check.actions(actions, self.action_dim, context, transitions)
         shape = (num_samples, num_frames, self.latent_dim)
         if noise is None:
-            # All of it before the loop, whose body is so a pure function.
+            # Drawn before the loop, so that the loop's body is a pure function.
             batch = ops.shape(context)[0]
             noise = keras.random.normal((batch, *shape), seed=self.seed_generator)
         noise = check.noise(noise, shape)

@@ -1,4 +1,4 @@
-"""Sequences in SVG: its recurrent networks, and the Gaussians that two of them give.
+"""Sequences in SVG: its recurrent networks, and the Gaussians that two of them output.
 
 The recurrent networks are functions of a sequence and of their states. A Gaussian has a
 diagonal covariance, and is a pair of tensors: means and log variances.
@@ -7,7 +7,7 @@ diagonal covariance, and is a pair of tensors: means and log variances.
 import keras
 from keras import ops
 
-# The model's outputs that say what posterior and prior are.
+# The model's outputs that describe the posterior and the prior.
 GAUSSIANS = (
     "posterior_mean",
     "posterior_log_variance",
@@ -55,7 +55,7 @@ def networks(feature_dim, action_dim, latent_dim, units, dtype):
 def advance(network, sequence, states=None):
     """The outputs at each time of `sequence`, and the states after it.
 
-    A step is a sequence of one. Without states the network starts from zero.
+    A single step is a sequence of length 1. Without states the network starts at zero.
     """
     if states is None:
         states = [
@@ -78,20 +78,20 @@ def joined(*sequences):
 
 def kl_divergence(mean, log_variance, other_mean, other_log_variance):
     """KL(q || p) in nats, summed over the last axis."""
-    # No quotient of two variances, either of which may be tiny.
+    # Without dividing one variance by the other: either may be tiny.
     squares = (mean - other_mean) ** 2 * ops.exp(-other_log_variance)
     log_ratio = log_variance - other_log_variance
     return 0.5 * ops.sum(ops.exp(log_ratio) - 1 - log_ratio + squares, axis=-1)
 
 
 def sample(gaussian, noise):
-    """What standard normal `noise` becomes under (mean, log variance)."""
+    """A sample of the Gaussian (mean, log variance), from standard normal `noise`."""
     mean, log_variance = gaussian
     return mean + ops.exp(0.5 * log_variance) * noise
 
 
 def over_time(network, inputs, training):
-    """The outputs of a network of frames for sequences of them."""
+    """Applies a network for frames to sequences of frames."""
     time = ops.shape(keras.tree.flatten(inputs)[0])[1]
     flat = keras.tree.map_structure(
         lambda x: ops.reshape(x, (-1, *x.shape[2:])), inputs

@@ -9,8 +9,8 @@ from keras_nanode import bases
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.layers import ConvODE
 
-# Of each block, from the highest resolution to the lowest, how many convolutions there
-# are, and whether the last of a block in the decoder is the one that narrows it.
+# The number of convolutions in each block, from the highest resolution to the lowest,
+# and whether the last one of a decoder block narrows it.
 LAYOUTS: dict[str, tuple[tuple[int, ...], bool]] = {
     "paper": ((3, 3, 3, 3), False),
     "original": ((2, 2, 3, 3), True),
@@ -26,16 +26,16 @@ _SLOPE = 0.2
 
 @dataclass(frozen=True)
 class VGG:
-    """How the blocks of an encoder and of its decoder are made.
+    """Builds an encoder and its decoder from VGG blocks.
 
     Attributes:
         filters: The widths, from the highest resolution to the lowest.
         layout: A key of `LAYOUTS`.
         normalization: One of `NORMALIZATIONS`.
-        basis: That of the ODE that replaces the convolutions of a block which keep its
-            width; None for convolutions.
+        basis: The basis of the ODE that replaces a block's width-keeping convolutions;
+            None for convolutions.
         steps: Euler steps of an ODE.
-        t_span: Its times.
+        t_span: The times of an ODE.
         adjoint: As in `keras_nanode.layers.ODE`.
         dtype: The dtype policy of all layers.
     """
@@ -50,7 +50,7 @@ class VGG:
     dtype: object
 
     def encoder(self, frame_shape, feature_dim) -> keras.Model:
-        """From frames to features and, before each pooling, the map to skip with."""
+        """From frames to features and to the skip maps, one before each pooling."""
         frames = x = keras.Input(frame_shape, dtype=self._compute_dtype)
         skips = []
         for width, size in zip(self.filters, LAYOUTS[self.layout][0], strict=True):
@@ -62,7 +62,7 @@ class VGG:
         return keras.Model(frames, [features, *skips], name="encoder")
 
     def decoder(self, frame_shape, feature_dim) -> keras.Model:
-        """From features and the encoder's maps to frames."""
+        """From features and the encoder's skip maps to frames."""
         sizes, narrows_last = LAYOUTS[self.layout]
         height, width, channels = frame_shape
         features = keras.Input((feature_dim,), dtype=self._compute_dtype)
@@ -93,7 +93,7 @@ class VGG:
         return keras.dtype_policies.get(self.dtype).compute_dtype
 
     def _block(self, x, width, kept, narrow=None):
-        """A convolution to `width`, `kept` that keep it or an ODE, one to `narrow`."""
+        """A convolution to `width`, `kept` more or an ODE, and one to `narrow`."""
         x = self._convolution(x, width)
         if kept and self.basis is not None:
             x = self._ode(self.basis)(x)
