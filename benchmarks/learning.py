@@ -262,6 +262,8 @@ def read_results(path: Path) -> Results:
 def spread(values: list[float]) -> str:
     """The mean in percent, and the distance of the farthest value from it."""
     mean = statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.1%}"
     farthest = max(abs(value - mean) for value in values)
     return f"{mean:.1%} ± {100 * farthest:.1f}"
 

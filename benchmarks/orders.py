@@ -124,7 +124,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    results = complete(args.output / "orders.csv", args)
+    results = {
+        (row, run): result
+        for (row, run), result in complete(args.output / "orders.csv", args).items()
+        if (run.images, run.epochs) == (args.images, args.epochs)
+    }
     text = report(results, args.images, args.epochs)
     (args.output / "orders.md").write_text(text)
     plot(results, args.output / "orders.png")

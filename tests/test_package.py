@@ -1,6 +1,7 @@
 """What holds for the package as a whole."""
 
 import ast
+import doctest
 import importlib
 import inspect
 import pathlib
@@ -106,7 +107,8 @@ def test_public_names_are_documented_and_used(module, name):
         module.endswith((".layers", ".bases", ".models", ".metrics", ".callbacks"))
         or name == "odeint"
     ):
-        assert ">>>" in doc or "Attributes:" in doc
+        examples = doctest.DocTestParser().get_examples(doc)
+        assert any(x.want for x in examples) or "Attributes:" in doc
     if module.endswith(".layers"):
         for section in ("Args:", "Input shape:", "Output shape:", "Raises:", "Example"):
             assert section in doc, section

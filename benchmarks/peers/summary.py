@@ -1,5 +1,6 @@
 """From what was measured to Markdown tables and a picture."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -72,14 +73,19 @@ def plot(rows: Rows, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in PICTURED if name in rows]
+    panels = [
+        functools.partial(_bars, name=name, group=rows[name])
+        for name in PICTURED
+        if name in rows
+    ]
+    if any(name in rows for name in DEPTH_NAME):
+        panels.append(functools.partial(_depth, rows=rows))
     figure, axes = plt.subplots(
-        -(-(len(names) + 1) // 2), 2, figsize=(12, 3 + 2 * len(names)), squeeze=False
+        -(-len(panels) // 2), 2, figsize=(12, 1 + 2 * len(panels)), squeeze=False
     )
-    for axis, name in zip(axes.flat, names, strict=False):
-        _bars(axis, name, rows[name])
-    _depth(axes.flat[len(names)], rows)
-    for axis in list(axes.flat)[len(names) + 1 :]:
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel(axis)
+    for axis in list(axes.flat)[len(panels) :]:
         axis.remove()
     figure.tight_layout()
     figure.savefig(path, dpi=120)

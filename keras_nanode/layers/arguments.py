@@ -1,4 +1,4 @@
-"""What every public layer and model does with the arguments of its constructor."""
+"""What public layers do with the arguments of their constructors."""
 
 import difflib
 import inspect

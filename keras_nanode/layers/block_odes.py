@@ -64,7 +64,7 @@ class DenseODE(_BlockODE):
         activation, use_bias, normalization, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `DenseBlock`, for the weights at each time.
-        start: As in `TimeVarying`: `"constant"` in time, or `"independent"`.
+        start: As in `TimeVarying`: `"constant"`, `"independent"`, or `"layer"`.
         solver, steps, t_span, adjoint: As in `ODE`.
 
     Input shape:
@@ -142,7 +142,7 @@ class ConvODE(_BlockODE):
         activation, normalization, use_bias, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `ConvBlock`, for the weights at each time.
-        start: As in `TimeVarying`: `"constant"` in time, or `"independent"`.
+        start: As in `TimeVarying`: `"constant"`, `"independent"`, or `"layer"`.
         solver, steps, t_span, adjoint: As in `ODE`.
 
     Input shape:

@@ -1,4 +1,4 @@
-"""The paper's residual functions as plain layers that keep the shape of their input."""
+"""The paper's residual functions as plain layers."""
 
 from collections.abc import Sequence
 from typing import Any

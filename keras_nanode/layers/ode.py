@@ -42,7 +42,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             None for adaptive steps if the solver estimates its error, like `"dopri5"`
             and `"tsit5"`. For other solvers None means 10 steps, as in the paper's
             networks, or the next multiple of the basis' number of pieces: each bucket
-            gets equally many. A warning names pieces that have no step.
+            gets equally many. A warning says if pieces have no step.
             `callbacks.Evaluations` shows in `fit` what adaptive steps cost.
         t_span: Two different numbers (t0, t1); t1 < t0 integrates backwards.
         adjoint: How to compute gradients: `"checkpoint"` (exact, memory O(sqrt steps)),

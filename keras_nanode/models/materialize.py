@@ -37,14 +37,15 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     Other layers are copied too: the result shares no weight with `model`.
 
     Args:
-        model: A functional or Sequential model that is built, or has such models in it.
+        model: A built functional or Sequential model. It may contain others.
         steps: Positive integer, the number of equal steps for ODEs with adaptive steps,
             which a model without loops cannot choose; None if there are no such ODEs.
             Other ODEs keep their own number.
 
     Returns:
-        A model of the same kind, equal to `model` up to rounding. Its size grows with
-        the number of steps, but stages with equal weights share them.
+        A model of the same kind, equal to `model` up to rounding (ODEs with adaptive
+        steps up to the error of `steps` equal ones). Its size grows with the number of
+        steps, but stages with equal weights share them.
 
     Raises:
         ValueError: if `model` is not functional or Sequential or not built, if steps

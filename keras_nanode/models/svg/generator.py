@@ -27,8 +27,8 @@ class VideoGenerator(Nesting, keras.Model):
         num_samples: Positive integer, how many futures of each video.
 
     Call arguments:
-        inputs: The context, or a dict with `"context"`, and `"noise"` or `"actions"`,
-            as in `SVG.generate`.
+        inputs: The context, or a dict with `"context"`, and perhaps `"noise"` and
+            `"actions"`, as in `SVG.generate`.
 
     Input shape:
         `(batch, context_frames, *frame_shape)`.

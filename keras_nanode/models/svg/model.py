@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -44,7 +44,7 @@ class SVG(keras.Model):
     rise while the MSE falls.
 
     In each VGG block of the encoder and of the decoder, one ODE layer can replace the
-    convolutions after the first that keep its width: 2 of 3.
+    convolutions after the first that keep its width: 2 of 3 (`layout="paper"`).
 
     Args:
         frame_shape: (height, width, channels) of a frame. Height and width must be
@@ -116,8 +116,8 @@ class SVG(keras.Model):
         feature_dim: int = 128,
         latent_dim: int = 10,
         rnn_units: int = 256,
-        beta: float | Callable = 1e-4,
-        normalization: str | None = "group",
+        beta: float = 1e-4,
+        normalization: str = "group",
         adjoint: adjoints.AdjointLike = "checkpoint",
         seed: int | None = None,
         *,
