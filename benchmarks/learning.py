@@ -20,7 +20,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -243,11 +243,12 @@ def planned(
 
 
 def complete(
-    rows: list[Row], path: Path, data_dir: Path, recipe: tuple[int, int]
+    path: Path, data_dir: Path, plan: Callable[[Results], Iterator[tuple[Row, Run]]]
 ) -> Results:
-    """Trains the runs that the file at `path` lacks, and adds them to it."""
+    """Trains the runs that the file at `path` lacks, and adds them to it. `plan` gives
+    them, and sees the results so far."""
     results = read_results(path)
-    for row, run in planned(rows, results, recipe):
+    for row, run in plan(results):
         results[row, run] = train(row, run, data_dir)
         print(*row, *run, *results[row, run], flush=True)
         write_csv(path, [(*key, result) for key, result in results.items()])
@@ -312,26 +313,31 @@ def report(results: Results, recipe: tuple[int, int]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def parse() -> argparse.Namespace:
+def options(description: str | None, images: int) -> argparse.ArgumentParser:
+    """What every benchmark of learning can be told."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
+        description=(description or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--data-dir", type=Path, help="folder with the TFDS dataset cifar10")
-    add("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    add("--images", type=int, default=3_000, help="images to train on")
+    add("--images", type=int, default=images, help="images to train on")
     add("--epochs", type=int, default=8)
     add("--output", type=Path, default=Path(__file__).parent, help="folder to write to")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    args = parse()
+    parser = options(__doc__, images=3_000)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    args = parser.parse_args()
     recipe = (args.images, args.epochs)
-    file = args.output / "learning.csv"
     rows = [row for group in args.groups for row in GROUPS[group]]
-    results = complete(rows, file, args.data_dir, recipe)
+    results = complete(
+        args.output / "learning.csv",
+        args.data_dir,
+        lambda results: planned(rows, results, recipe),
+    )
     text = report(results, recipe)
     (args.output / "learning.md").write_text(text)
     print(text)

@@ -13,13 +13,14 @@ Writes `orders.csv`, one line for each run, `orders.md` and `orders.png`. A run 
 written when it ends and is not repeated by a later call.
 """
 
-import argparse
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import learning
 from learning import PERIOD, Results, Row, Run
-from reporting import environment, markdown_table, write_csv
+from reporting import environment, markdown_table
 
 STEPS = 20
 RATE = 3e-3
@@ -44,17 +45,12 @@ LINES: dict[str, tuple[Row, ...]] = {
 }
 
 
-def complete(path: Path, args: argparse.Namespace) -> Results:
-    """Trains what the file at `path` lacks, one seed after the other, and adds it."""
-    results = learning.read_results(path)
-    for seed in range(1, args.seeds + 1):
-        run = Run(RATE, seed, args.images, args.epochs)
-        for row in (row for rows in LINES.values() for row in rows):
+def planned(runs: list[Run], results: Results) -> Iterator[tuple[Row, Run]]:
+    """What `results` lacks, one seed after the other."""
+    for run in runs:
+        for row in itertools.chain(*LINES.values()):
             if (row, run) not in results:
-                results[row, run] = learning.train(row, run, args.data_dir)
-                print(*row, *run, *results[row, run], flush=True)
-                write_csv(path, [(*key, found) for key, found in results.items()])
-    return results
+                yield row, run
 
 
 def accuracies(name: str, row: Row, results: Results) -> list[float]:
@@ -108,27 +104,19 @@ def plot(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--data-dir", type=Path, help="folder with the TFDS dataset cifar10")
-    add("--images", type=int, default=1_500, help="images to train on")
-    add("--epochs", type=int, default=8)
-    add("--seeds", type=int, default=2)
-    add("--output", type=Path, default=Path(__file__).parent, help="folder to write to")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse()
-    results = {
-        (row, run): result
-        for (row, run), result in complete(args.output / "orders.csv", args).items()
-        if (run.images, run.epochs) == (args.images, args.epochs)
-    }
+    parser = learning.options(__doc__, images=1_500)
+    parser.add_argument("--seeds", type=int, default=2)
+    args = parser.parse_args()
+    runs = [
+        Run(RATE, seed, args.images, args.epochs) for seed in range(1, args.seeds + 1)
+    ]
+    known = learning.complete(
+        args.output / "orders.csv",
+        args.data_dir,
+        lambda results: planned(runs, results),
+    )
+    results = {key: result for key, result in known.items() if key[1] in runs}
     text = report(results, args.images, args.epochs)
     (args.output / "orders.md").write_text(text)
     plot(results, args.output / "orders.png")

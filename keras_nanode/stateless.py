@@ -77,8 +77,8 @@ class LayerFunction:
         scope = _Watching(given + self._state, collect_losses=True)
         with scope, _exactly(self.layer, args, named):
             outputs = self.layer(*args, **named)
-        for path in scope.updated:
-            raise ValueError(_impure(self.layer, f"updates {path!r}"))
+        if scope.updated:
+            raise ValueError(_impure(self.layer, f"updates {scope.updated[0]!r}"))
         if scope.losses:
             raise ValueError(_impure(self.layer, "adds a loss"))
         return outputs

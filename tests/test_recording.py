@@ -1,5 +1,7 @@
 """Layers as graphs of PyTorch's operations: the same, but sooner."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -146,8 +148,6 @@ def test_a_gradient_is_recorded_too(adjoint, monkeypatch):
 @pytest.mark.parametrize("layout", ["expanded", "transposed"])
 def test_a_cotangent_may_have_any_layout(layout):
     """A graph has views, which are not there for every layout in memory."""
-    import functools
-
     import torch
 
     from keras_nanode import backend

@@ -18,8 +18,9 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_nanode import tree
 
-# The most forms of arguments that are recorded for a layer. If each batch has another
-# form, as with sentences, recording would cost more than it saves.
+# The most graphs that are recorded for a layer: for each form of its arguments one, and
+# one of its vjp. If each batch has another form, as with sentences, recording would
+# cost more than it saves.
 MOST = 32
 # Instructions whose names are neither arguments nor attributes.
 _NAMING = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
