@@ -36,7 +36,8 @@ class WeightsOverTime:
 
 
 def takes_time(layer: keras.Layer) -> bool:
-    """Whether a layer is called with a time: its `call` has an argument `t`."""
+    """Whether a layer is called with a time: its `call` has an argument `t`
+    or `time`."""
     return _time(inspect.signature(layer.call).parameters) is not None
 
 
@@ -50,8 +51,8 @@ def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
     Returns `arrange(t, y, *args)`, which gives the layer's first input and a dict of
     the other inputs by name.
 
-    If the layer's first input is called `t`, it takes (t, y, *args). Otherwise it takes
-    (y, *args), and the time as the input `t` if it has one.
+    If the layer's first input is called `t` or `time`, it takes (t, y, *args).
+    Otherwise it takes (y, *args), and the time as the input of that name if it has one.
 
     Raises:
         ValueError: if the layer's `call` does not take this number of inputs.

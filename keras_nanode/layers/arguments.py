@@ -41,7 +41,7 @@ class CheckedArguments:
     An attribute that may be changed later is a property with a setter.
     """
 
-    # The arguments of all constructors in the class hierarchy.
+    # The arguments of this library's constructors in the class hierarchy.
     _given: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs):

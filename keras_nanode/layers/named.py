@@ -23,7 +23,7 @@ class BucketDenseODE(DenseODE):
     """`DenseODE` over `bases.Bucket`.
 
     A dense map with separate weights in each of `num_buckets` equal pieces of `t_span`.
-    By default each piece gets the same number of steps.
+    Unless steps are adaptive, each piece gets equally many by default.
 
     Args:
         num_buckets: Positive integer, the number of pieces.
@@ -139,7 +139,7 @@ class BucketConvODE(ConvODE):
     """`ConvODE` over `bases.Bucket`.
 
     A convolution with separate weights in each of `num_buckets` equal pieces of
-    `t_span`. By default each piece gets the same number of steps.
+    `t_span`. Unless steps are adaptive, each piece gets equally many by default.
 
     Args:
         num_buckets: Positive integer, the number of pieces.

@@ -39,7 +39,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         start: How the coefficients start. `"layer"`: at all times w(t) is the weight in
             `layer`, so `ODE(TimeVarying(layer, ...))` starts as `ODE(layer)`. That
             weight is a draw from its initializer, or what it has learned if `layer` was
-            built and trained before. `"constant"`: the same, but always a new draw.
+            built and trained before. `"constant"`: the same, but drawn anew.
             `"independent"`: each alpha_k is a separate draw, scaled so that w(t) keeps
             the initializer's variance (at every t where sum_k z_k(t)^2 is constant, on
             average over the domain elsewhere). Weights whose initializer is not random

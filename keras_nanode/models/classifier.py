@@ -56,8 +56,9 @@ def classifier(
         stages: Positive integer, the number of flows. Before each but the first, a
             convolution halves the resolution.
         stem_strides: Positive integer, strides of the stem; 2 quarters the work.
-        normalization: None, `"group"` or `"layer"`: in the blocks (depending on time as
-            their other weights do) and before the pooling.
+        normalization: None, `"group"` or `"layer"`: in the blocks, where its weights
+            depend on time as the others do. Both put a `LayerNormalization` before the
+            pooling.
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks ignore them.
         start: As in `layers.TimeVarying`.

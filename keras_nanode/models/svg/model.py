@@ -51,8 +51,8 @@ class SVG(keras.Model):
             multiples of 16; 32 to 128 are sensible.
         context_frames: Positive integer, how many frames generation starts from.
         block: One of `models.VIDEO_BLOCKS`: convolutions (`"conv"`), or dx/dt =
-            tanh(W(t) * x) with constant weights (`"auto"`), or with weights that depend
-            on time (`"trig"`, `"bucket"`, `"poly"`, `"cosine"`).
+            tanh(W(t) * x + b(t)) with constant weights (`"auto"`), or with weights that
+            depend on time (`"trig"`, `"bucket"`, `"poly"`, `"cosine"`).
         basis: The basis of weights that depend on time; None for `Trigonometric(3)`,
             `Bucket(3)`, `Polynomial(3)` or `Cosine(3)`, with `t_span` as its domain.
         steps: Positive integer, Euler steps of an ODE.
