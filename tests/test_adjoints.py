@@ -34,9 +34,10 @@ from keras_nanode import (
 from keras_nanode.integrate import integrate
 from keras_nanode.stateless import LayerFunction
 from keras_nanode.stepping import Problem
-from keras_nanode.stepping.checkpoints import Segments, Squares
+from keras_nanode.stepping.checkpoints import Doubling, Growing, Segments
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.loops import backward_loop, solve
+from keras_nanode.structures import read
 from keras_nanode.vector_field import BasisWeights, VectorField
 
 
@@ -490,31 +491,42 @@ def test_reversible_solvers_take_no_adaptive_steps(solver):
 # Counts and configuration.
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 9, 10, 16, 40, 99, 100])
+COUNTS = [1, 2, 3, 7, 9, 10, 16, 17, 18, 40, 99, 100]
+
+
+@pytest.mark.parametrize("count", COUNTS)
 def test_segments_go_through_all_steps_in_their_slots(count):
     root = int(np.ceil(np.sqrt(count)))
     tensor = ops.convert_to_tensor(count, "int32")
-    plans = {
-        root: [Segments.split(count, root), Squares(count + 5).segments(tensor, 0)],
-        **{
-            num: [Segments.split(count, num)]
-            for num in (1, 2, 5, count)
-            if num <= count
-        },
-    }
-    for num, segments_of_num in plans.items():
-        for segments in segments_of_num:
-            found = [
-                tuple(map(int, numbers(segments.span(s))))
-                for s in range(int(numbers(segments.number)))
-            ]
-            steps = [first + i for first, length in found for i in range(length)]
-            assert steps == list(range(count)) and len(found) <= min(num, segments.most)
-            assert all(
-                s + length <= segments.capacity for s, (_, length) in enumerate(found)
-            )
+    growing = Growing(count + 5).segments(tensor, 0)
+    most = Growing.FIRST + int(np.ceil(np.sqrt(max(count - Growing.FIRST, 0))))
+    numbers_kept = {num for num in (1, 2, 5, root, count) if num <= count}
+    plans = [(num, Segments.split(count, num)) for num in numbers_kept]
+    for num, segments in [(most, growing), *plans]:
+        found = [
+            tuple(map(int, numbers(segments.span(s))))
+            for s in range(int(numbers(segments.number)))
+        ]
+        steps = [first + i for first, length in found for i in range(length)]
+        assert steps == list(range(count))
+        assert len(found) <= min(num, segments.most)
+        slots = [s + length for s, (_, length) in enumerate(found)]
+        assert max(slots) <= segments.capacity
     # Known beforehand, three quarters of the states of equal segments: 1.5 sqrt(n).
     assert Segments.split(count, root).capacity <= 1.5 * np.sqrt(count) + 1
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("rule", [Growing(120), Doubling(120, 5)], ids=str)
+def test_the_kept_states_begin_the_segments(rule, count):
+    states = ops.arange(count, dtype="int32")
+    saved, mark = rule.start(states[0])
+    for i in range(count):
+        saved, mark = rule.keep(saved, mark, i, states[i])
+    segments = rule.segments(ops.convert_to_tensor(count, "int32"), mark)
+    for s in range(int(numbers(segments.number))):
+        first, _ = segments.span(s)
+        assert int(numbers(first)) == int(numbers(read(saved, s)))
 
 
 def test_the_backward_pass_is_paid_for_as_planned():

@@ -24,11 +24,12 @@ class Checkpoint(Adjoint):
 
     The number n of adaptive steps is not known beforehand. With a `num`, all states are
     kept at first, and every other one is dropped whenever there are more than `num`.
-    Without a `num`, the states 0, 1, 4, 9, ... are kept, ceil(sqrt(n)) in all.
+    Without a `num`, the first 16 states are kept, and then fewer and fewer: at most
+    16 + ceil(sqrt(n)) in all. So a solve of up to 16 steps recomputes no state.
 
     Args:
         num: Positive integer, the number of states to keep. None keeps ceil(sqrt(n))
-            for n steps. A `num` of n or more keeps all states and recomputes nothing.
+            of n fixed steps. With a `num` of n or more no state is recomputed.
 
     Raises:
         ValueError: if `num` is not a positive integer.

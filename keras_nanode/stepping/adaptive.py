@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_nanode import backend, checks
 from keras_nanode.stepping.adaptive_loop import Attempt, adaptive_loop
-from keras_nanode.stepping.checkpoints import Doubling, Rule, Squares
+from keras_nanode.stepping.checkpoints import Doubling, Growing, Rule
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Steps
@@ -90,7 +90,7 @@ class Adaptive(Stepping):
 
     def checkpoints(self, problem, num):
         del problem
-        return Doubling(self.max_steps, num) if num else Squares(self.max_steps)
+        return Doubling(self.max_steps, num) if num else Growing(self.max_steps)
 
     def steps(self, problem, record, checkpoints=None):
         return RecordedSteps(problem, *record)

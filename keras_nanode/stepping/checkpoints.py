@@ -8,13 +8,13 @@ recomputes the others of one segment at a time, the last segment first:
     recomputed          .   .       .   .       .   .    when its segment is due
 
 `Segments` are fixed before a solve. The number of adaptive steps is not known: then
-`Squares` or `Doubling` decide during the solve, and give the segments afterwards.
+`Growing` or `Doubling` decide during the solve, and give the segments afterwards.
 """
 
 import abc
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -27,7 +27,8 @@ from keras_nanode.tree import Structure
 class Segments:
     """`count` steps, divided into segments.
 
-    Segment s is `growth` steps longer than segment s - 1, but the last may be shorter.
+    The first `equal + 1` segments have the same length. After them each is `growth`
+    steps longer than the one before, but the last may be shorter.
 
     The kept states and the recomputed ones share one buffer. The backward pass visits
     segments last to first, so segment s may overwrite slots s and up: later segments
@@ -40,6 +41,7 @@ class Segments:
         most: The largest number of segments.
         capacity: The number of slots in the buffer. It is an upper bound, over all
             segments, of a segment's length plus the number of segments before it.
+        equal: Non-negative integer.
     """
 
     count: Any
@@ -47,6 +49,7 @@ class Segments:
     growth: int
     most: int
     capacity: int
+    equal: int = 0
 
     @classmethod
     def split(cls, count: int, num: int) -> "Segments":
@@ -59,7 +62,7 @@ class Segments:
         return cls(count, length, 0, num, num + length - 1)
 
     @classmethod
-    def equal(cls, count, limit, num: int | None) -> "Segments":
+    def of_one_length(cls, count, limit, num: int | None) -> "Segments":
         """`num` equal segments of `count` steps, where `count` is a tensor.
 
         Without a `num`, there are ceil(sqrt(limit)) segments. `limit` is the largest
@@ -94,15 +97,20 @@ class Segments:
         return self
 
     def _first(self, s):
-        return s * self.first_length + self.growth * (s * (s - 1) // 2)
+        later = _positive_part(s - self.equal)
+        return s * self.first_length + self.growth * (later * (later - 1) // 2)
 
     def span(self, s) -> tuple[Any, Any]:
         """The first step of segment s, and its number of steps."""
-        first = self._first(s)
-        length, left = self.first_length + self.growth * s, self.count - first
+        first, later = self._first(s), _positive_part(s - self.equal)
+        length, left = self.first_length + self.growth * later, self.count - first
         if isinstance(length, int) and isinstance(left, int):
             return first, min(length, left)
         return first, ops.minimum(length, left)
+
+
+def _positive_part(x):
+    return max(x, 0) if isinstance(x, int) else ops.where(x > 0, x, 0)
 
 
 class Rule(abc.ABC):
@@ -135,33 +143,38 @@ class Rule(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Squares(Rule):
-    """Keeps the states 0, 1, 4, 9, ...: ceil(sqrt(n)) states for any number n of steps.
+class Growing(Rule):
+    """Keeps the first states, and then one after 1, 4, 9, ... further steps.
 
-    The mark is the slot of the next state to keep.
+    Up to `FIRST` steps, nothing is recomputed. At most FIRST + ceil(sqrt(n)) states are
+    kept, for any number n of steps. The mark is the slot of the next state to keep.
     """
 
     limit: int
     first_mark = 0
+    FIRST: ClassVar = 16
 
     @property
     def most(self) -> int:
-        return math.ceil(math.sqrt(self.limit))
+        more = math.ceil(math.sqrt(max(self.limit - self.FIRST, 0)))
+        return min(self.limit, self.FIRST + more)
 
     @property
     def capacity(self) -> int:
-        # The last segment s is the longest: 2 s + 1 steps, after s other segments.
-        return 3 * self.most - 2
+        # The last segment is the longest, and it comes after all others.
+        before = self.most - 1
+        return before + 2 * max(before - self.FIRST, 0) + 1
 
     def keep(self, saved, mark, i, y):
-        mark = mark + ops.cast(i > mark * mark, "int32")
-        # States between two squares are written needlessly, to the slot of the
-        # second. This is cheaper than a branch.
+        later = _positive_part(mark - self.FIRST)
+        mark = mark + ops.cast(i > mark + later * (later - 1), "int32")
+        # A state that is not kept is written too, to the slot of the next one that is.
+        # This is cheaper than a branch.
         return write(saved, mark, y), mark
 
     def segments(self, count, mark):
         del mark
-        return Segments(count, 1, 2, self.most, self.capacity)
+        return Segments(count, 1, 2, self.most, self.capacity, self.FIRST)
 
 
 @dataclasses.dataclass(frozen=True)

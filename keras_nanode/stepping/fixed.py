@@ -30,7 +30,7 @@ class Fixed(Stepping):
         if problem.count is None and isinstance(limit, int):
             num = min(num or math.ceil(math.sqrt(limit)), limit)
             return Segments.split(limit, num)
-        return Segments.equal(count, limit, num)
+        return Segments.of_one_length(count, limit, num)
 
     def _batch_size(self, problem: Problem, segments: Segments | None) -> int:
         """The number of steps whose weights are computed at once."""
