@@ -2,6 +2,7 @@
 
 import operator
 
+import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
@@ -59,7 +60,7 @@ def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
 
 
 def row(stacked: Structure, i) -> Structure:
-    if isinstance(i, int):
+    if isinstance(i, (int, np.integer)):
         return tree.map_structure(lambda x: x[i], stacked)
     return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
 
@@ -81,11 +82,16 @@ def unstack(stacked: Structure, number: int) -> list[Structure]:
 
 
 def select(condition, x: Structure, y: Structure) -> Structure:
+    # Where the condition is known, no gradient passes through the other structure.
+    if isinstance(condition, (bool, np.bool_)):
+        return x if condition else y
     return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
 
 
 def apply_if(condition, f, x: Structure) -> Structure:
     """`f(x)` if the scalar condition holds, else `x`."""
+    if isinstance(condition, (bool, np.bool_)):
+        return f(x) if condition else x
     # Use a loop of 0 or 1 rounds: tf2onnx loses the shapes of a loop with a branch.
     count = ops.cast(condition, "int32")
     return backend.fori_loop(count, lambda i, x: f(x), x, limit=1)
@@ -122,6 +128,8 @@ def nan_if(condition, x: Structure) -> Structure:
 
 def nan_rows(stacked: Structure, condition) -> Structure:
     """NaN in the rows where the condition, one boolean per row, holds."""
+    if isinstance(condition, np.ndarray) and not condition.any():
+        return stacked
 
     def leaf(x):
         rows = ops.reshape(condition, (-1, *[1] * (len(x.shape) - 1)))

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
+from keras_nanode.arrays import where
 from keras_nanode.bases import Basis
 from keras_nanode.structures import add, row, stack, stacked, unstack, write
 from keras_nanode.tree import Structure
@@ -161,7 +162,7 @@ def nearest(time, start, end, forwards: bool | None = None):
     """`time`, or the nearest end of the step if `time` is outside the step.
 
     Args:
-        time, start, end: Tensors that broadcast.
+        time, start, end: Tensors or arrays that broadcast.
         forwards: Whether all steps run forwards in time, for times without a gradient.
             None finds the direction of each step, and keeps the derivatives of `time`.
     """
@@ -174,8 +175,8 @@ def nearest(time, start, end, forwards: bool | None = None):
 
 def _clipped(x, low, high):
     # `ops.clip` would turn float64 into float32 on PyTorch.
-    x = ops.where(x < low, low, x)
-    return ops.where(x > high, high, x)
+    x = where(x < low, low, x)
+    return where(x > high, high, x)
 
 
 def pieces(breakpoints, start, end, dtype):

@@ -21,7 +21,8 @@ from problems import (
 from keras_nanode import Adaptive, bases, layers, odeint, solvers, tableaus
 from keras_nanode.stepping import Problem, Status
 from keras_nanode.stepping.control import error_norm, step_factor
-from keras_nanode.vector_field import VectorField
+from keras_nanode.stepping.stops import Stops
+from keras_nanode.vector_field import BasisWeights, VectorField
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -218,18 +219,32 @@ def test_jumps_are_stepped_to(t_span):
 
 def test_a_jump_at_an_output_time_is_one_stop():
     # The edges 0.1, 0.2, ... and the times differ by rounding.
-    from keras_nanode.solvers import get
-    from keras_nanode.stepping.stops import Stops
-    from keras_nanode.vector_field import BasisWeights, VectorField
-
     field = VectorField(lambda t, y, theta: y, BasisWeights(bases.Bucket(10)))
     times = np.array([0.0, 0.1 + 0.2, 0.95, 1.0])
-    stops = Stops.of(Problem(field, get("dopri5"), times, FLOAT64))
+    stops = Stops.of(Problem(field, solvers.get("dopri5"), times, FLOAT64))
     np.testing.assert_allclose(
-        numbers(stops.at), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
+        numbers(stops.at)[1:], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
     )
     assert stops.rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
     assert stops.jumps.tolist() == [True] * 9 + [False, False]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_places_are_numbers_where_python_runs_the_loop_over_known_times(known):
+    times, field = np.array([0.0, 1.0]), VectorField(lambda t, y, theta: y)
+    times = times if known else ops.convert_to_tensor(times)
+
+    def f(x):
+        stops = Stops.of(Problem(field, solvers.get("dopri5"), times, "float32"))
+        found.append((stops.is_known, isinstance(stops.constant(0, "int32"), int)))
+        return x
+
+    found = []
+    f(0)
+    compiled(f)(ops.ones(()))
+    eager = known and keras.backend.backend() != "jax"
+    graph = known and keras.backend.backend() == "torch"
+    assert found == [(eager, eager), (graph, graph)]
 
 
 def test_a_jump_at_the_first_time_is_no_stop():

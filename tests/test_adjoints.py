@@ -520,7 +520,7 @@ def test_segments_go_through_all_steps_in_their_slots(count):
 @pytest.mark.parametrize("rule", [Growing(120), Doubling(120, 5)], ids=str)
 def test_the_kept_states_begin_the_segments(rule, count):
     states = ops.arange(count, dtype="int32")
-    saved, mark = rule.start(states[0])
+    saved, mark = rule.start(states[0]), rule.first_mark
     for i in range(count):
         saved, mark = rule.keep(saved, mark, i, states[i])
     segments = rule.segments(ops.convert_to_tensor(count, "int32"), mark)

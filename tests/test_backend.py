@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import pathlib
 
 import keras
@@ -281,6 +282,17 @@ def test_buffers_are_loop_state_and_start_as_zeros():
     assert numbers(backend.read(saved, 2)).tolist() == [4.0, 4.0]
     saved = backend.write(saved, 1, 7 * like)
     assert numbers(backend.stack(saved))[:, 0].tolist() == [1.0, 7.0, 4.0, 0.0]
+
+
+@pytest.mark.skipif(
+    not math.isinf(backend.most_unrolled()), reason="its loops are not Python's"
+)
+def test_a_buffer_of_numbers_grows():
+    buffer = backend.buffer(4, 0)
+    for i, number in enumerate([3, 5, 7]):
+        buffer = backend.write(buffer, i, number)
+    assert backend.read(backend.write(buffer, 1, 6), 1) == 6
+    assert backend.stack(buffer).tolist() == [3, 6, 7]
 
 
 def test_values_can_be_read_while_a_function_is_compiled():

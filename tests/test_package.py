@@ -31,6 +31,7 @@ ORDER = (
     "tableaus",
     "backend",
     "bases",
+    "arrays",
     "structures",
     "vector_field",
     "dynamics",

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from keras import ops
-
 from keras_nanode import backend
+from keras_nanode.arrays import cond
 from keras_nanode.stepping.loops import backward_loop
 from keras_nanode.stepping.step import Steps
 from keras_nanode.structures import row, zeros_like
@@ -36,7 +35,7 @@ class BackwardPass:
         if self._several:
             # The last step of an interval ends at an output time.
             interval, behind = self.steps.interval(i), a
-            a = ops.cond(
+            a = cond(
                 self.steps.interval(i + 1) != interval,
                 lambda: self._join(interval, behind),
                 lambda: behind,

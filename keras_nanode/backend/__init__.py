@@ -25,7 +25,9 @@ any structure of tensors that `keras.tree` understands.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors with the shape of `like`, for the state of a loop. `read`
-    gives the value written last. Slots never written stack as zeros.
+    gives the value written last. Slots never written stack as zeros. Where loops are
+    Python's own, `like` may be a number. Then there is one slot, more are added when
+    they are written in order, and they stack as an array.
 `eagerly() -> context manager`
     Tensors computed inside have values that NumPy can read, even while an outer
     function is being compiled.

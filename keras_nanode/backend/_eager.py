@@ -1,5 +1,7 @@
 """Loops and buffers in Python, for backends that run operations eagerly."""
 
+import numpy as np
+
 
 def while_loop(cond, body, state):
     while cond(*state):
@@ -11,6 +13,13 @@ def fori_loop(count, body, state):
     for i in range(int(count)):
         state = body(i, state)
     return state
+
+
+def buffer(size, like, zeros_like, stack):
+    """As in `keras_nanode.backend`, with a backend's functions for tensors."""
+    if isinstance(like, (int, float)):
+        return Buffer([like], np.array)
+    return Buffer([zeros_like(like)] * int(size), stack)
 
 
 class Buffer:
@@ -28,7 +37,7 @@ class Buffer:
         return Buffer(list(self.slots), self.join)
 
     def write(self, i, value):
-        self.slots[int(i)] = value
+        self.slots[int(i) : int(i) + 1] = [value]  # may be one more slot
         return self
 
     def read(self, i):

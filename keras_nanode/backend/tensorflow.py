@@ -142,7 +142,7 @@ def most_unrolled():
 
 def buffer(size, like):
     if tf.executing_eagerly():
-        return _eager.Buffer([tf.zeros_like(like)] * int(size), tf.stack)
+        return _eager.buffer(size, like, tf.zeros_like, tf.stack)
     # Any type but a TensorArray is copied whole at each write in a loop.
     options = {"element_shape": like.shape, "clear_after_read": False}
     return tf.TensorArray(like.dtype, size, **options)

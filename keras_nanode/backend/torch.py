@@ -113,7 +113,7 @@ def most_unrolled():
 
 
 def buffer(size, like):
-    return _eager.Buffer([torch.zeros_like(like)] * size, torch.stack)
+    return _eager.buffer(size, like, torch.zeros_like, torch.stack)
 
 
 def write(buffer, i, value):

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks
+from keras_nanode.arrays import take, vector, where
 from keras_nanode.stepping.adaptive_loop import Attempt, adaptive_loop
 from keras_nanode.stepping.checkpoints import Doubling, Growing, Rule
 from keras_nanode.stepping.control import error_norm
@@ -96,12 +98,12 @@ class Adaptive(Stepping):
         return RecordedSteps(problem, *record)
 
     def choose(self, problem, y0, params):
-        return self._solve(problem, y0, params, _Record(self.max_steps, problem.dtype))
+        return self._solve(problem, y0, params, _Record(self.max_steps))
 
     def run(self, problem, y0, params, checkpoints=None):
         record = None
         if checkpoints is not None:
-            record = _Record(self.max_steps, problem.dtype, checkpoints)
+            record = _Record(self.max_steps, checkpoints)
         return self._solve(problem, y0, params, record)
 
     def _solve(self, problem, y0, params, record: "_Record | None") -> Solution:
@@ -116,7 +118,7 @@ class Adaptive(Stepping):
 
         extra = (
             buffers(intervals, y0) if several else (),
-            record.start(y0) if record is not None else (),
+            record.start(Stops.of(problem), y0) if record is not None else (),
         )
         state = adaptive_loop(
             problem, self._norm, self.max_steps, params, y0, extra, visit=visit
@@ -124,9 +126,11 @@ class Adaptive(Stepping):
         ys, recorded = state["extra"]
         if several:
             ys = stacked(ys)
-            unreached = ops.arange(intervals, dtype="int32") >= state["reached"]
+            of = ops if ops.is_tensor(state["reached"]) else np
+            unreached = of.arange(intervals, dtype="int32") >= state["reached"]
         else:
-            ys, unreached = stack([state["y"]]), (state["status"] != 0)[None]
+            ys = stack([state["y"]])
+            unreached = vector(state["status"] != 0)
         solution = Solution(
             nan_rows(ys, unreached), statistics(problem, state), unreached
         )
@@ -167,7 +171,7 @@ class RecordedSteps(Steps):
         problem: The problem.
         edges: `(limit + 1,)`, the starts of steps, as distances from the stop before.
         passed: `(limit + 1,)`, the number of stops up to each start.
-        count: Scalar, the number of steps. The rest of `edges` is not used.
+        count: The number of steps. The rest of `edges` is not used.
     """
 
     batch_size = 1
@@ -178,16 +182,15 @@ class RecordedSteps(Steps):
         self.limit = edges.shape[0] - 1
 
     def interval(self, i):
-        return self.stops.interval(ops.take(self.passed, i))
+        return self.stops.interval(take(self.passed, i))
 
     def loop(self, count, body, state, limit=None):
         return backend.fori_loop(count, body, state, limit)
 
     def batch(self, first):
-        start, end = (ops.take(self.edges, [first + i]) for i in (0, 1))
-        stop, behind = (ops.take(self.passed, [first + i]) for i in (0, 1))
-        length = ops.take(ops.stop_gradient(self.stops.lengths), stop)
-        end = ops.where(behind > stop, length, end)
+        start, end = (take(self.edges, [first + i]) for i in (0, 1))
+        stop, behind = (take(self.passed, [first + i]) for i in (0, 1))
+        end = where(behind > stop, self.stops.length(stop), end)
         return self.stops.batch(stop, start, end)
 
 
@@ -196,16 +199,15 @@ class _Record:
     """Records the places of accepted steps, and the states that a rule keeps."""
 
     max_steps: int
-    dtype: str
     rule: Rule | None = None
 
-    def start(self, y0):
-        number = self.max_steps + 1
-        return (
-            backend.buffer(number, ops.convert_to_tensor(0.0, self.dtype)),
-            backend.buffer(number, ops.convert_to_tensor(0, "int32")),
-            *(self.rule.start(y0) if self.rule else ((), ())),
-        )
+    def start(self, stops: Stops, y0):
+        zeros = stops.constant(0.0, stops.problem.dtype), stops.constant(0, "int32")
+        edges, passed = (backend.buffer(self.max_steps + 1, x) for x in zeros)
+        if self.rule is None:
+            return edges, passed, (), ()
+        mark = stops.constant(self.rule.first_mark, "int32")
+        return edges, passed, self.rule.start(y0), mark
 
     def add(self, recorded, attempt: Attempt):
         # The next attempt overwrites a rejected one.
@@ -220,12 +222,18 @@ class _Record:
 def statistics(problem: Problem, state: dict) -> dict:
     """`Solution.stats`, computed from the counters of a loop."""
     sign = problem.direction
-    return {
+    counts = {
         "num_steps": state["tried"],
         "num_accepted": state["accepted"],
         "num_rejected": state["tried"] - state["accepted"],
         "num_fevals": state["num_fevals"],
         "status": state["status"],
+    }
+    places = {
         "t": ops.cast(problem.times[0], problem.dtype) + sign * state["distance"],
         "h": sign * state["h"],
+    }
+    return {
+        **{k: ops.cast(x, "int32") for k, x in counts.items()},
+        **{k: ops.cast(x, problem.dtype) for k, x in places.items()},
     }

@@ -20,6 +20,15 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
+from keras_nanode.arrays import (
+    as_integer,
+    as_like,
+    cond,
+    isfinite,
+    take,
+    vector,
+    where,
+)
 from keras_nanode.stepping.control import first_length, step_factor
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
@@ -93,14 +102,6 @@ def _error(tableau, h, y, slopes):
     return increment(y, h, weights, others)
 
 
-def _either(ok, x: Structure, y: Structure) -> Structure:
-    """x if the attempt is accepted, else y. A Python loop takes only one of them. So
-    no gradient passes through a rejected attempt, which may be NaN."""
-    if math.isinf(backend.most_unrolled()):
-        return x if ok else y
-    return select(ok, x, y)
-
-
 def adaptive_loop(
     problem: Problem,
     norm: Callable,
@@ -136,10 +137,10 @@ def adaptive_loop(
     (state,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
     stops = loop.stops
     unfinished = (state["status"] == 0) & (state["stop"] < stops.number)
-    status = ops.where(unfinished, int(Status.MAX_STEPS), state["status"])
+    status = where(unfinished, int(Status.MAX_STEPS), state["status"])
     return {
         **state,
-        "status": ops.cast(status, "int32"),
+        "status": as_integer(status),
         "reached": stops.interval(state["stop"]),
         "distance": loop.distance(state),
     }
@@ -152,6 +153,7 @@ class _Loop:
         self.meet, self.tableau = meet, problem.solver.tableau
         self.stops = stops = Stops.of(problem)
         self.meets, self.has_jumps = meet is not None and problem.several, False
+        self.is_python = math.isinf(backend.most_unrolled())
         if stops.rows is None:
             self.has_jumps = self.meets
             return
@@ -159,29 +161,28 @@ class _Loop:
         # After these stops, the slope at y differs from that of the last stage before.
         renews = stops.jumps | outputs if self.meets else stops.jumps
         self.has_jumps = bool(renews.any())
-        self.outputs = ops.convert_to_tensor(outputs)
-        self.renews = ops.convert_to_tensor(renews)
+        self.outputs = stops.constant(outputs, "bool")
+        self.renews = stops.constant(renews, "bool")
 
     def distance(self, state):
         """The distance from the first time."""
-        at = ops.concatenate([ops.zeros_like(self.stops.at[:1]), self.stops.at])
-        return ops.take(at, state["stop"]) + state["s"]
+        return take(self.stops.at, state["stop"]) + state["s"]
 
     def _turns(self, stop):
         """Whether y changes at a stop, and whether the slope does."""
         if self.stops.rows is None:
             inner = self.meets & (stop + 1 < self.stops.number)
             return inner, inner
-        return ops.take(self.outputs, stop), ops.take(self.renews, stop)
+        return take(self.outputs, stop), take(self.renews, stop)
 
     def step(self, stop, start, end):
         """The step between two distances from a stop, and its located times."""
-        batch = self.stops.batch(*(x[None] for x in (stop, start, end)))
+        batch = self.stops.batch(*(vector(x) for x in (stop, start, end)))
         return batch.prepare(self.problem, self.params)[1](0), batch.located
 
     def start(self, y0, extra) -> dict:
-        lengths, none = self.stops.lengths, ops.convert_to_tensor(0, "int32")
-        zero, most = ops.zeros_like(lengths[0]), lengths[0]
+        none, most = self.stops.constant(0, "int32"), self.stops.lengths[0]
+        zero = as_like(0.0, most)
         first = self.evaluate(self.step(none, zero, most)[0], 0, y0)
         # `_status` treats shorter steps as an underflow.
         least = 16 * eps(self.problem.dtype) ** 2 * self.stops.at[-1]
@@ -195,14 +196,13 @@ class _Loop:
             most,
             least,
         )
-        h = ops.stop_gradient(h)
         return {
             "s": zero,
-            "h": h,
+            "h": h if self.stops.is_known else ops.stop_gradient(h),
             "y": y0,
             # The slope at y, if the last stage of a step is the first of the next.
             "first": first if self.tableau.first_same_as_last else (),
-            "stale": ops.convert_to_tensor(False),
+            "stale": self.stops.constant(False, "bool"),
             "norm": zero + 1.0,
             "stop": none,
             "tried": none,
@@ -218,37 +218,39 @@ class _Loop:
 
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
-        target = ops.stop_gradient(ops.take(self.stops.lengths, stop))
+        target = self.stops.length(stop)
         # Stretch by up to 1 % to end on the stop, rather than add a tiny step.
         hits = s + 1.01 * state["h"] >= target
-        end = ops.where(hits, target, s + state["h"])
+        end = where(hits, target, s + state["h"])
         step, located = self.step(stop, s, end)
         first, num_fevals = self._first(step, state)
         y_end, error, results = _attempt(step, self.evaluate, y, first)
         sizes = stop_gradient((error, y, y_end))
-        norm = ops.cast(self.norm(*sizes), s.dtype) / _MAGNIFIED
-        ok = norm <= 1
-        passed, row = stop + ops.cast(hits, "int32"), self.stops.interval(stop)
-        place = (ops.where(hits, ops.zeros_like(end), end), passed)
+        norm = as_like(self.norm(*sizes), s) / _MAGNIFIED
+        # A Python loop takes only one of two states, so that no gradient passes through
+        # a rejected attempt, which may be NaN.
+        ok = bool(norm <= 1) if self.is_python else norm <= 1
+        passed, row = stop + as_integer(hits), self.stops.interval(stop)
+        place = (where(hits, as_like(0.0, end), end), passed)
         attempt = Attempt(
             y, state["accepted"], ok, y_end, place, row, step, located, results
         )
         h = (end - s) * step_factor(norm, state["norm"], self.tableau.order)
         # A step cut short by a stop does not make the next one short.
-        h = ops.where(ok & hits & (state["h"] > h), state["h"], h)
+        h = where(ok & hits & (state["h"] > h), state["h"], h)
         turns, renews = self._turns(stop)
         after = {
-            "s": ops.where(ok, place[0], s),
+            "s": where(ok, place[0], s),
             "h": h,
-            "y": self._met(row, ok & hits & turns, _either(ok, y_end, y)),
-            "first": _either(ok, results[-1], first) if state["first"] else (),
+            "y": self._met(row, ok & hits & turns, select(ok, y_end, y)),
+            "first": select(ok, results[-1], first) if state["first"] else (),
             "stale": ok & hits & renews,
-            "norm": ops.where(ok, norm, state["norm"]),
-            "stop": ops.where(ok, passed, stop),
+            "norm": where(ok, norm, state["norm"]),
+            "stop": where(ok, passed, stop),
             "tried": state["tried"] + 1,
-            "accepted": state["accepted"] + ops.cast(ok, "int32"),
+            "accepted": state["accepted"] + as_integer(ok),
             "num_fevals": num_fevals + self.tableau.num_stages - 1,
-            "status": self._status(norm, ops.where(ok, end, s), h, ok & hits),
+            "status": self._status(norm, where(ok, end, s), h, ok & hits),
             "extra": self.visit(state["extra"], attempt),
         }
         return (after,)
@@ -257,7 +259,7 @@ class _Loop:
         """The state, changed by `meet` if it arrived at the next interval."""
         if not self.meets:
             return y
-        return ops.cond(arrived, lambda: self.meet(row + 1, y), lambda: y)
+        return cond(arrived, lambda: self.meet(row + 1, y), lambda: y)
 
     def _first(self, step, state):
         """The first stage's result, and the number of function evaluations so far."""
@@ -271,12 +273,12 @@ class _Loop:
         if not self.has_jumps:
             return state["first"], num_fevals
         first = apply_if(stale, evaluate, state["first"])
-        return first, num_fevals + ops.cast(stale, "int32")
+        return first, num_fevals + as_integer(stale)
 
     def _status(self, norm, s, h, arrived):
         rounding = eps(self.problem.dtype)
         most = rounding * self.stops.at[-1]
-        lost = ~arrived & (h <= 4 * rounding * (s + most))
-        finite = ops.isfinite(norm)
-        cause = ops.where(finite, int(Status.UNDERFLOW), int(Status.NON_FINITE))
-        return ops.cast(ops.where(lost, cause, int(Status.SUCCESS)), "int32")
+        short = h <= 4 * rounding * (s + most)
+        cause = where(isfinite(norm), int(Status.UNDERFLOW), int(Status.NON_FINITE))
+        status = where(short, cause, int(Status.SUCCESS))
+        return as_integer(where(arrived, int(Status.SUCCESS), status))

@@ -73,7 +73,7 @@ def _solve(problem, control, y0, params):
 
     def advance(i, carry):
         y, counters, ys = carry
-        end = ops.take(at, i)
+        end = ops.take(at, i + 1)
         piece = _Piece(problem, state, params, counters["s"], end)
         found = _solve_piece(piece, control, counters, y)
         y = found.states[-1]

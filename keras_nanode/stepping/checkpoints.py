@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_nanode import backend
+from keras_nanode.arrays import as_integer, where
 from keras_nanode.structures import buffers, read, write
 from keras_nanode.tree import Structure
 
@@ -116,7 +117,7 @@ def _positive_part(x):
 class Rule(abc.ABC):
     """Which states to keep if the number of steps is unknown.
 
-    `limit` is the largest number of steps. The state of the rule is one integer tensor,
+    `limit` is the largest number of steps. The state of the rule is one integer,
     `mark`. Its first value is `first_mark`.
     """
 
@@ -136,10 +137,9 @@ class Rule(abc.ABC):
     def segments(self, count, mark) -> Segments:
         """The segments that `count` steps were divided into."""
 
-    def start(self, y: Structure) -> tuple[Structure, Any]:
-        """The first buffers and the first mark."""
-        mark = ops.convert_to_tensor(self.first_mark, "int32")
-        return buffers(self.capacity, y), mark
+    def start(self, y: Structure) -> Structure:
+        """The first buffers."""
+        return buffers(self.capacity, y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Growing(Rule):
 
     def keep(self, saved, mark, i, y):
         later = _positive_part(mark - self.FIRST)
-        mark = mark + ops.cast(i > mark + later * (later - 1), "int32")
+        mark = mark + as_integer(i > mark + later * (later - 1))
         # A state that is not kept is written too, to the slot of the next one that is.
         # This is cheaper than a branch.
         return write(saved, mark, y), mark
@@ -197,11 +197,11 @@ class Doubling(Rule):
         # Write first: XLA cannot read from an unwritten buffer of unknown batch size.
         saved = write(saved, (i + mark - 1) // mark, y)
         full = i == self.num * mark
-        stay = ops.where(full, ops.cast(self.num // 2 + 1, "int32"), 0)
+        stay = as_integer(where(full, self.num // 2 + 1, 0))
         saved = backend.fori_loop(
             stay, lambda j, saved: write(saved, j, read(saved, 2 * j)), saved
         )
-        return saved, ops.where(full, 2 * mark, mark)
+        return saved, where(full, 2 * mark, mark)
 
     def segments(self, count, mark):
         return Segments(count, mark, 0, self.num + 1, self.capacity)

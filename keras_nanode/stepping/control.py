@@ -8,10 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import tree
+from keras_nanode.arrays import as_like, isfinite, where
 from keras_nanode.structures import advance
 from keras_nanode.tree import Structure
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
+# Numbers of NumPy warn where tensors are silently infinite or NaN.
+_quietly = np.errstate(all="ignore")
 
 
 def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
@@ -45,12 +48,12 @@ def step_factor(norm, previous, order: int):
     0.4 of the tolerance.
     """
     # Keep away from 0, which has no logarithm.
-    size = ops.where(norm > 1e-10, norm, 1e-10)
-    previous = ops.where(previous > 1e-4, previous, 1e-4)
+    size = where(norm > 1e-10, norm, 1e-10)
+    previous = where(previous > 1e-4, previous, 1e-4)
     grown = size ** (-0.85 / order) * previous ** (0.2 / order)
-    factor = _SAFETY * ops.where(norm <= 1, grown, size ** (-1 / order))
-    factor = ops.where(factor < _GROW, factor, _GROW)
-    return ops.where((factor > _SHRINK) & ops.isfinite(norm), factor, _SHRINK)
+    factor = _SAFETY * where(norm <= 1, grown, size ** (-1 / order))
+    factor = where(factor < _GROW, factor, _GROW)
+    return where((factor > _SHRINK) & isfinite(norm), factor, _SHRINK)
 
 
 def first_length(problem, norm, evaluate, y, first, step_to, most, least):
@@ -58,32 +61,41 @@ def first_length(problem, norm, evaluate, y, first, step_to, most, least):
 
     Hairer, Norsett and Wanner I, section II.4.
     """
-    last, dtype = len(problem.solver.nodes) - 1, problem.dtype
-    d0, d1 = (ops.cast(norm(x, y), dtype) for x in (y, first[0]))
-    # No scale: the state or slope is nearly 0, or the slope's norm is infinite.
-    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~ops.isfinite(d1)
-    h0 = ops.where(unknown, ops.cast(1e-6, dtype), 0.01 * d0 / d1)
-    h0 = ops.where(h0 > least, h0, least)
-    h0 = ops.where(h0 < most, h0, most)
+    last = len(problem.solver.nodes) - 1
+    d0, d1 = (as_like(norm(x, y), most) for x in (y, first[0]))
+    h0 = _first_guess(d0, d1, most, least)
     fraction = problem.solver.nodes[last]
     probe = advance(y, problem.direction * h0, (fraction,), [first[0]])
     slope, _ = evaluate(step_to(h0), last, probe)
     change = tree.map_structure(operator.sub, slope, first[0])
     # d2 / h0 is the second derivative, which may be too large for the dtype.
-    d2 = ops.cast(norm(change, y), dtype) / fraction
-    exponent = 1 / problem.solver.order
+    d2 = as_like(norm(change, y), most) / fraction
+    return _second_guess(h0, d1, d2, 1 / problem.solver.order, least)
+
+
+@_quietly
+def _first_guess(d0, d1, most, least):
+    # No scale: the state or slope is nearly 0, or the slope's norm is infinite.
+    unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~isfinite(d1)
+    h0 = where(unknown, as_like(1e-6, d0), 0.01 * d0 / d1)
+    h0 = where(h0 > least, h0, least)
+    return where(h0 < most, h0, most)
+
+
+@_quietly
+def _second_guess(h0, d1, d2, exponent, least):
     by_slope, by_change = (_power(0.01, exponent, d) for d in (d1, d2))
     by_change = by_change * h0**exponent
-    h1 = ops.where(by_change < by_slope, by_change, by_slope)
-    tiny = ops.where(h0 * 1e-3 > 1e-6, h0 * 1e-3, ops.cast(1e-6, dtype))
-    h1 = ops.where((d1 <= 1e-15) & (d2 <= 1e-15 * h0), tiny, h1)
-    h1 = ops.where((h1 < 100 * h0) & ops.isfinite(d1), h1, 100 * h0)
-    return ops.where(h1 > least, h1, least)
+    h1 = where(by_change < by_slope, by_change, by_slope)
+    tiny = where(h0 * 1e-3 > 1e-6, h0 * 1e-3, as_like(1e-6, h0))
+    h1 = where((d1 <= 1e-15) & (d2 <= 1e-15 * h0), tiny, h1)
+    h1 = where((h1 < 100 * h0) & isfinite(d1), h1, 100 * h0)
+    return where(h1 > least, h1, least)
 
 
 def _power(numerator: float, exponent: float, x):
     """(numerator / x) ** exponent, even if the fraction may underflow."""
-    x = ops.where(x > 0, x, _tiny(x.dtype))
+    x = where(x > 0, x, _tiny(x.dtype))
     return numerator**exponent * x**-exponent
 
 

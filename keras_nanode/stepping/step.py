@@ -115,7 +115,7 @@ class Batch(NamedTuple):
     """Steps whose weights are computed at once.
 
     Attributes:
-        h: `(n,)`, the lengths.
+        h: `(n,)`, the lengths, a tensor or an array.
         times: `(n, nodes)`, the times of the nodes.
         located: The located times, from which the weights are computed.
         jumps: `(n,)`, whether the weights jump at the start of each step, or None.

@@ -1,0 +1,52 @@
+"""Functions of tensors, or of numbers and NumPy arrays.
+
+The times of a solve, and the lengths and the number of its steps, are numbers if Python
+runs the loop over the steps and the times are known. A Keras operation on a scalar
+tensor takes about 20 us, and one on numbers 1 us. In a compiled function they are
+tensors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+
+def as_like(x, like):
+    """The scalar x as a float64 number if `like` is one, else as a tensor of its
+    dtype."""
+    if not isinstance(like, float):
+        return ops.cast(x, like.dtype)
+    return np.float64(float(ops.stop_gradient(x)) if ops.is_tensor(x) else x)
+
+
+def as_integer(x):
+    """A scalar or a boolean as an integer."""
+    return ops.cast(x, "int32") if ops.is_tensor(x) else int(x)
+
+
+def where(condition, x, y):
+    if isinstance(condition, (bool, np.bool_)):
+        return x if condition else y
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, x, y)
+    return ops.where(condition, x, y)
+
+
+def cond(condition, f: Callable[[], Any], g: Callable[[], Any]):
+    if isinstance(condition, (bool, np.bool_)):
+        return f() if condition else g()
+    return ops.cond(condition, f, g)
+
+
+def isfinite(x):
+    return ops.isfinite(x) if ops.is_tensor(x) else np.isfinite(x)
+
+
+def take(x, i):
+    return x[i] if isinstance(x, np.ndarray) else ops.take(x, i)
+
+
+def vector(*scalars):
+    return ops.stack(scalars) if ops.is_tensor(scalars[0]) else np.array(scalars)
