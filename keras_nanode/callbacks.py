@@ -24,9 +24,10 @@ class Evaluations(keras.callbacks.Callback):
     stays NaN. A BatchNormalization after the ODE still takes NaN into its statistics.
 
     These numbers are not Keras metrics, so `evaluate`, `train_on_batch` and
-    `test_on_batch` return the same as with fixed steps. There are two drawbacks:
+    `test_on_batch` return the same as with fixed steps. There are drawbacks:
     without the callback nothing is shown, and evaluations in validation are not
     counted. The numbers are read after every batch, so JAX has to wait for that batch.
+    If several processes run JAX, only the first one counts; the others show 0.
 
     Example:
 

@@ -91,3 +91,22 @@ def test_two_devices_of_a_distribution(how, alone, tmp_path):
     file = tmp_path / "weights.npz"
     process = start(how, file, XLA_FLAGS=flags)
     assert_same(*results((process, file)), alone)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras divides weights on JAX only")
+def test_two_processes_that_divide_the_coefficients(alone, tmp_path):
+    (port,) = free_ports(1)
+    joint = {
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+    }
+    started = []
+    for index in "01":
+        file = tmp_path / f"{index}.npz"
+        own = {**joint, "KERAS_DISTRIBUTION_PROCESS_ID": index}
+        started.append((start("model_parallel", file, **own), file))
+    first, second = results(*started)
+    assert_same(first, alone)
+    # Only the process of the first device learns of what compiled functions report.
+    assert second["adaptive/log/ode_nfe"] == 0
+    assert_same(second | {"adaptive/log/ode_nfe": alone["adaptive/log/ode_nfe"]}, alone)

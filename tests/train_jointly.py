@@ -4,11 +4,13 @@
 
 HOW is `alone`, `mirrored` (`tf.distribute.MirroredStrategy` over two devices), `worker`
 (one of the workers that TF_CONFIG names), `data_parallel` (over all devices of JAX) or
-`model_parallel` (over them too, each with a part of the coefficients).
+`model_parallel` (over them too, each with a part of the coefficients). Devices of other
+processes count too, if Keras' variables KERAS_DISTRIBUTION_... name these.
 Devices are made before a backend starts: hence a script of its own.
 """
 
 import contextlib
+import os
 import sys
 
 import keras
@@ -38,7 +40,9 @@ def distribution_for(how):
     mesh = keras.distribution.DeviceMesh((1, len(devices)), ["batch", "model"])
     layout = keras.distribution.LayoutMap(mesh)
     layout[r".*/time_varying\w*/\w+_kernel"] = (None, None, None, None, "model")
-    return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    return keras.distribution.ModelParallel(
+        layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False
+    )
 
 
 def build(ode):
@@ -84,12 +88,24 @@ def train_on(dataset, model, strategy):
 def divided(weight):
     """Whether each device of JAX has half of it."""
     shards = weight.value.addressable_shards
-    return [2 * shard.data.size for shard in shards] == [weight.value.size] * 2
+    return all(2 * shard.data.size == weight.value.size for shard in shards)
+
+
+def whole(model):
+    """The weights of a model, also those that other processes have parts of."""
+    if keras.distribution.distribution() is None:
+        return model.get_weights()
+    from jax.experimental import multihost_utils
+
+    values = [weight.value for weight in model.weights]
+    return [multihost_utils.process_allgather(x, tiled=True) for x in values]
 
 
 def main(how, file):
     strategy, replicas = None, 1
     if how.endswith("_parallel"):
+        if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
+            keras.distribution.initialize()
         distribution = distribution_for(how)
         keras.distribution.set_distribution(distribution)
         replicas = distribution.device_mesh.devices.size
@@ -104,7 +120,7 @@ def main(how, file):
         keras.utils.set_random_seed(0)
         with strategy.scope() if strategy else contextlib.nullcontext():
             model = build(ode())
-        start = model.get_weights()
+        start = whole(model)
         if how == "worker":
             import tensorflow as tf
 
@@ -116,7 +132,7 @@ def main(how, file):
                 x, y, BATCH_SIZE, shuffle=False, verbose=0, callbacks=shown
             )
             logs = {key: value[0] for key, value in history.history.items()}
-        for i, (weight, old) in enumerate(zip(model.get_weights(), start, strict=True)):
+        for i, (weight, old) in enumerate(zip(whole(model), start, strict=True)):
             saved[f"{name}/weight/{i}"] = weight
             saved[f"{name}/moved/{i}"] = weight - old
         if how == "model_parallel":
