@@ -99,14 +99,14 @@ def _masked() -> keras.Layer:
     return _Masked()
 
 
-def with_mask(x, mask):
+def with_mask(x, mask=None):
     """x with the mask attached, where Keras' layers look for it. A mask of None leaves
     x unchanged."""
     return x if mask is None else _masked()(x, mask=mask)
 
 
 @contextlib.contextmanager
-def passing_on(layer: keras.Layer, mask):
+def passing_on(layer: keras.Layer, mask=None):
     """Silences Keras' warning that the layer loses the mask: its caller passes the mask
     on."""
     supported = layer.supports_masking
@@ -129,35 +129,41 @@ def vector_field(
     """
     arrange = arrangement(layer, num_args)
     if isinstance(layer, WeightsOverTime):
-        function, variables = layer.function(), layer.coefficients
+        whole, variables = layer.function(), layer.coefficients
         weights: FixedWeights | BasisWeights = BasisWeights(layer.basis)
     else:
-        function, variables = LayerFunction(layer), layer.trainable_variables
+        whole, variables = LayerFunction(layer), layer.trainable_variables
         weights = FixedWeights()
 
-    takes_mask = "mask" in inspect.signature(function.layer.call).parameters
+    takes_mask = "mask" in inspect.signature(whole.layer.call).parameters
     dtype = layer.compute_dtype
     # Casting the time to half precision would move it.
     time_dtype = "float64" if dtype == "float64" else "float32"
 
-    def func(t, y, theta, *args):
-        x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
-        t = ops.cast(t, time_dtype)
-        x = with_mask(x, mask)
-        # Weights that depend on time were already evaluated at t, in theta.
-        first, others = (
-            (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
-        )
-        if mask is not None and others and takes_mask:
-            # With several inputs, Keras would look for a mask named after each.
-            others["mask"] = mask
-        with passing_on(function.layer, mask):
-            dy = function(theta, first, **others)
-        return as_slope(y, dy, f"The dynamics {layer.name!r}")
+    def bind(constants):
+        mask, state = constants
+        function = whole.with_constants(state)
 
-    # A mask is one more tensor that the layer sees.
-    run = backend.shielded(func, function.layer if mask is None else None)
-    field = VectorField(run, weights, function.scale)
+        def func(t, y, theta, *args):
+            x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
+            t = ops.cast(t, time_dtype)
+            x = with_mask(x, *mask)
+            # Weights that depend on time were already evaluated at t, in theta.
+            first, others = (
+                (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
+            )
+            if mask and others and takes_mask:
+                # With several inputs, Keras would look for a mask named after each.
+                (others["mask"],) = mask
+            with passing_on(function.layer, *mask):
+                dy = function(theta, first, **others)
+            return as_slope(y, dy, f"The dynamics {layer.name!r}")
+
+        # A mask is one more tensor that the layer sees.
+        return backend.shielded(func, None if mask else function.layer)
+
+    constants = [] if mask is None else [mask], whole.constants
+    field = VectorField.of(bind, constants, weights, whole.scale)
     return field, [value_of(v) for v in variables]
 
 

@@ -1,6 +1,5 @@
 """`odeint`, the functional interface."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -108,31 +107,12 @@ def odeint(
     steps = get_steps(method, steps)
     checks.boolean("return_stats", return_stats)
     args = _as_args(args, dtype)
-    of, weights = _as_field(func, adjoint, times.given, y0, args)
-    flat = tree.flatten(args)
-    # Integers cannot be differentiated, so they bypass the adjoint.
-    is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
-    floats = [x for x, yes in zip(flat, is_float, strict=True) if yes]
-
-    def func_of(t, y, params):
-        theta, floats = params
-        given = iter(floats)
-        filled = [
-            next(given) if yes else x for x, yes in zip(flat, is_float, strict=True)
-        ]
-        return of.func(t, y, theta, *tree.pack_sequence_as(args, filled))
-
-    def scale(params, h):
-        return of.scale(params[0], h), params[1]  # type: ignore[misc]
-
-    field = VectorField(func_of, of.weights, of.scale and scale)
-    params = (weights, floats)
+    field, params = _with_args(*_as_field(func, adjoint, times.given, y0, args), args)
 
     follows = times.is_tensor and not adjoint.follows_times
     start, arrived = y0, lambda y: y
     if follows:
-        at = functools.partial(field.at, dtype=dtype)
-        start, arrived = form.follow(times, at, y0, params, adjoint.refusal)
+        start, arrived = form.follow(times, field, dtype, y0, params, adjoint.refusal)
     if times.moves:
         ys, stats = integrate(
             field,
@@ -191,6 +171,36 @@ def _as_arg(x, dtype: str):
     tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
     checks.no_complex("args", tensor)
     return tensor
+
+
+def _with_args(of: VectorField, weights: list, args: tuple) -> tuple[VectorField, Any]:
+    """The field of t and y alone, and its parameters: the weights, and all of `args`
+    that can be differentiated. Integers cannot: they are constants."""
+    flat = tree.flatten(args)
+    is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
+    floats, others = (
+        [x for x, yes in zip(flat, is_float, strict=True) if yes == kind]
+        for kind in (True, False)
+    )
+
+    def bind(constants):
+        inner, others = constants
+        func = of.with_constants(inner).func
+
+        def run(t, y, params):
+            theta, floats = params
+            given, rest = iter(floats), iter(others)
+            filled = [next(given if yes else rest) for yes in is_float]
+            return func(t, y, theta, *tree.pack_sequence_as(args, filled))
+
+        return run
+
+    def scale(params, h):
+        return of.scale(params[0], h), params[1]  # type: ignore[misc]
+
+    constants = (of.constants, others)
+    field = VectorField.of(bind, constants, of.weights, of.scale and scale)
+    return field, (weights, floats)
 
 
 def _fixed_stats(solver: Solver, count: int, ys) -> dict:

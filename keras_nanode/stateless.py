@@ -48,6 +48,16 @@ class LayerFunction:
                 raise ValueError(_impure(layer, f"updates {variable.path!r}"))
 
     @property
+    def constants(self) -> list:
+        """The values of the variables that are not its weights."""
+        return [value for _, value in self._state]
+
+    def with_constants(self, constants: list) -> "LayerFunction":
+        variables = [variable for variable, _ in self._state]
+        state = list(zip(variables, constants, strict=True))
+        return LayerFunction(self.layer, self._weights, state)
+
+    @property
     def scale(self) -> Callable[[list, Any], list] | None:
         """`scale(weights, h)` gives weights that make the outputs h times as large.
 

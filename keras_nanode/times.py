@@ -11,6 +11,7 @@ from keras import ops
 from keras_nanode import backend, checks, tree
 from keras_nanode.structures import add, nan_rows, row, stop_gradient, zeros_like
 from keras_nanode.tree import Structure
+from keras_nanode.vector_field import VectorField
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,27 +145,34 @@ def _unknown(t) -> Times:
 
 
 def follow(
-    times: Times, slope: Callable, y0: Structure, params: Structure, refusal: str
+    times: Times,
+    field: VectorField,
+    dtype: str,
+    y0: Structure,
+    params: Structure,
+    refusal: str,
 ) -> tuple[Structure, Callable]:
     """Attaches to y its derivatives in the times, those of the exact solution.
 
-    dy_i/dt_i is func(t_i, y_i). At the start, dy_0/dt_0 is -func(t_0, y0). `slope` runs
-    only if a gradient in the times is requested.
+    dy_i/dt_i is the field at (t_i, y_i). At the start, dy_0/dt_0 is minus the field at
+    (t_0, y0). It is evaluated, with times in the dtype, only if a gradient in the times
+    is requested.
 
     Returns:
         y0 with its derivative, and a function that does this for the other states.
     """
 
     def moved(t, y, sign):
-        def forward(t, y, params):
-            return zeros_like(y), (t, y, params)
+        def forward(*primals):
+            return zeros_like(primals[1]), primals
 
         def backward(residuals, cotangents):
-            t, y, params = residuals
+            t, y, params, constants = residuals
+            here = field.with_constants(constants)
 
             def one(i, found):
                 time = ops.take(t, i)
-                dy = slope(time, row(y, i), params)
+                dy = here.at(time, row(y, i), params, dtype)
                 parts = tree.map_structure(_product, row(cotangents, i), dy)
                 parts = [ops.cast(part, t.dtype) for part in tree.flatten(parts)]
                 return backend.write(found, i, sign * sum(parts))
@@ -172,9 +180,9 @@ def follow(
             number = t.shape[0] if t.shape[0] is not None else ops.shape(t)[0]
             found = backend.buffer(number, ops.zeros_like(t[0]))
             found = backend.stack(backend.fori_loop(number, one, found))
-            return found, zeros_like(y), zeros_like(params)
+            return found, *zeros_like(residuals[1:])
 
-        still = stop_gradient((y, params))
+        still = stop_gradient((y, params, field.constants))
         return add(y, backend.custom_vjp(forward, backward, refusal, t, *still))
 
     t = times.given

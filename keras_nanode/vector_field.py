@@ -227,11 +227,30 @@ class VectorField:
     `func` takes a scalar tensor, the state and one set of weights. It gives the state's
     derivative, with the state's structure, shapes and dtypes. `scale(theta, h)` gives
     weights that make the derivative h times as large; None if there are none.
+
+    The constants are the other tensors that `func` reads, such as integers, masks and
+    frozen weights. They get no gradient. `bind(constants)` gives a `func` that reads
+    these instead. So a custom gradient can take the constants as arguments: it must not
+    close over tensors.
     """
 
     func: Callable[..., Structure]
     weights: FixedWeights | BasisWeights = FixedWeights()  # noqa: RUF009
     scale: Callable[[Structure, Any], Structure] | None = None
+    constants: Structure = ()
+    bind: Callable[[Structure], Callable] | None = None
+
+    @classmethod
+    def of(cls, bind: Callable, constants: Structure, *others: Any) -> "VectorField":
+        """The field with `bind(constants)`; the others are its weights and scale."""
+        return cls(bind(constants), *others, constants, bind)
+
+    def with_constants(self, constants: Structure) -> "VectorField":
+        # Without a tensor among the constants there is nothing to replace.
+        if self.bind is None or not tree.flatten(constants):
+            return self
+        func = self.bind(constants)
+        return dataclasses.replace(self, func=func, constants=constants)
 
     def at(self, t, y: Structure, params: Structure, dtype: str) -> Structure:
         """dy/dt at a time, with theta computed from the parameters."""

@@ -9,7 +9,7 @@ import pytest
 from cases import numbers
 from keras import ops
 
-from keras_nanode import Adaptive, odeint
+from keras_nanode import Adaptive, Checkpoint, odeint
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the others have no tapes", allow_module_level=True)
@@ -111,6 +111,24 @@ def test_eager_training_keeps_few_states(adjoint):
 
     assert run(adjoint) <= most
     assert run("direct") >= STEPS
+
+
+@pytest.mark.parametrize("steps", [5, ADAPTIVE], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize("num", [None, 2])
+def test_a_jacobian_vectorizes_the_gradient_of_an_eager_solve(num, steps):
+    """Its default is to find the gradient of what was recorded eagerly in a graph."""
+    y, w = tf.ones((2, 3)), tf.constant(0.5)
+    options = {"solver": "bosh3", "steps": steps, "adjoint": Checkpoint(num)}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([y, w])
+        times = [0.0, 0.5, 1.0]
+        y1 = odeint(lambda t, y, w: ops.tanh(w * y), y, times, (w,), **options)[-1]
+    by_rows = tape.jacobian(y1, [y, w], experimental_use_pfor=False)
+    for a, b in zip(tape.jacobian(y1, [y, w]), by_rows, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+        assert np.any(b != 0)
+    in_graph = tf.function(lambda: tape.gradient(y1, w))()
+    np.testing.assert_allclose(in_graph, tape.gradient(y1, w), rtol=1e-5)
 
 
 def test_a_tape_in_the_vector_field_works_under_another():

@@ -255,6 +255,37 @@ def test_gradients_are_the_same_in_every_place(place, solver, basis, steps, adjo
     check(place, solver, basis, steps, adjoint)
 
 
+def with_constants(adjoint, solver):
+    """A problem that reads tensors without a gradient: an integer and booleans."""
+
+    def slope(t, y, kernel, bias, number, chosen):
+        z = ops.cast(number, y.dtype) * (y @ kernel) + bias * t
+        return z / (1 + z * z) * ops.cast(chosen, y.dtype)
+
+    def f(y, params):
+        args = (*params, 2, np.array([True, False, True]))
+        options = {"solver": solver, "adjoint": adjoint, "steps": 3}
+        return odeint(slope, y, [0.0, 1.0], args, **options)[-1]
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "solver"),
+    [("checkpoint", "heun"), ("backsolve", "heun"), ("reversible", "alf")],
+)
+@pytest.mark.parametrize("place", PLACES, ids=by_name)
+def test_constants_have_no_gradient_in_any_place(place, adjoint, solver):
+    amounts = PLACES[place]
+    params = [random((3, 3), FLOAT64, 1), random((3,), FLOAT64, 2)]
+    actual = gradients(place, with_constants(adjoint, solver), state(amounts), params)
+    # TensorFlow's vectorized maps lose custom gradients, as in `check`.
+    lost = BACKEND == "tensorflow" and place is keras_vectorized_map
+    exact = adjoint if adjoint == "backsolve" and not lost else "direct"
+    f = with_constants(exact, solver)
+    assert_close(actual, gradients(amounts, f, state(amounts), params), 1e-10)
+
+
 def turns(pairs, places, steps):
     """Each of the pairs once, and with them all bases and places in turn.
 

@@ -1,10 +1,7 @@
 """The base class of the adjoints."""
 
 import abc
-import dataclasses
 from typing import Any
-
-from keras import ops
 
 from keras_nanode import backend
 from keras_nanode.solvers import BDF, Solver
@@ -76,14 +73,13 @@ class Adjoint(abc.ABC):
             solution = stepping.run(problem, y0, params)
             return solution.ys, solution.stats
 
-        checkpoints = self.checkpoints(problem, stepping)
         # A custom gradient must not close over tensors, so it takes those of `problem`
         # as arguments. The caller takes care of the gradient in them.
-        parts = {"times": problem.times, "count": problem.count}
-        tensors = stop_gradient({k: x for k, x in parts.items() if ops.is_tensor(x)})
+        tensors = stop_gradient(problem.tensors)
 
         def forward(y0, params, tensors):
-            here = dataclasses.replace(problem, **tensors)
+            here = problem.with_tensors(tensors)
+            checkpoints = self.checkpoints(here, stepping)
             solution = stepping.run(here, y0, params, checkpoints)
             status = {k: x for k, x in solution.stats.items() if k == "status"}
             residuals = (y0, params), self.kept(solution), status, tensors
@@ -91,7 +87,7 @@ class Adjoint(abc.ABC):
 
         def backward(residuals, cotangents):
             primals, kept, status, tensors = residuals
-            here = dataclasses.replace(problem, **tensors)
+            here = problem.with_tensors(tensors)
             gradients = self.backward(here, stepping, primals, kept, cotangents[0])
             if status:
                 # Also set NaN in gradients on which no accepted step depends.

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_nanode import tree
-from keras_nanode.backend import _eager
+from keras_nanode.backend import _eager, _residuals
 
 
 def vjp(f, *primals):
@@ -35,7 +35,7 @@ def custom_vjp(forward, backward, message, *primals):
         given = _apart(tree.pack_sequence_as(primals, flat_primals))
         outputs, residuals = forward(*given)
         shape = structure = tree.map_structure(lambda _: 0, outputs)
-        find = _kept(residuals, lambda: forward(*given)[1])
+        find = _residuals.kept(residuals, lambda: forward(*given)[1])
 
         def pull(*flat_cotangents):
             cotangents = tree.pack_sequence_as(shape, flat_cotangents)
@@ -87,31 +87,6 @@ def _once(pull, message, cotangents, primals):
     return run(*cotangents, *primals)
 
 
-def _kept(residuals, find_again):
-    """A function that gives writable residuals in the place where it is called."""
-    if tf.executing_eagerly():
-        # Give the residuals away, or a buffer's old values would live beside new ones.
-        kept = [residuals]
-        return lambda: kept.pop() if kept else find_again()
-    kept = tree.map_structure(_readable, residuals)
-    return lambda: tree.map_structure(lambda read: read(), kept)
-
-
-def _readable(residual):
-    """A function that gives a graph's residual in any graph, copying a buffer."""
-    if not isinstance(residual, tf.TensorArray):
-        return lambda: residual
-    graph = tf.compat.v1.get_default_graph()
-    size, stacked = residual.size(), residual.stack()
-
-    def found():
-        # A separate graph, as of a SavedModel's gradient, takes only tensors from here.
-        same = tf.compat.v1.get_default_graph() is graph
-        return residual if same else buffer(size, stacked[0]).unstack(stacked)
-
-    return found
-
-
 def while_loop(cond, body, state):
     if tf.executing_eagerly():
         return _eager.while_loop(cond, body, state)
@@ -143,9 +118,7 @@ def most_unrolled():
 def buffer(size, like):
     if tf.executing_eagerly():
         return _eager.buffer(size, like, tf.zeros_like, tf.stack)
-    # Any type but a TensorArray is copied whole at each write in a loop.
-    options = {"element_shape": like.shape, "clear_after_read": False}
-    return tf.TensorArray(like.dtype, size, **options)
+    return _residuals.array(size, like)
 
 
 def write(buffer, i, value):

@@ -177,8 +177,10 @@ class RecordedSteps(Steps):
     batch_size = 1
 
     def __init__(self, problem: Problem, edges, passed, count):
-        self.problem, self.edges, self.passed = problem, edges, passed
-        self.count, self.stops = count, Stops.of(problem)
+        self.problem, self.count, self.stops = problem, count, Stops.of(problem)
+        # Recorded in eager mode, they are arrays even if the gradient is a graph's.
+        self.edges = self.stops.constant(edges, problem.dtype)
+        self.passed = self.stops.constant(passed, "int32")
         self.limit = edges.shape[0] - 1
 
     def interval(self, i):

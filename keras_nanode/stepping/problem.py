@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode.solvers import Solver
+from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
 
 
@@ -29,6 +30,19 @@ class Problem:
     times: Any
     dtype: str
     count: Any = None
+
+    @property
+    def tensors(self) -> tuple[Structure, dict]:
+        """The constants of the vector field, and the attributes that are tensors."""
+        parts = {"times": self.times, "count": self.count}
+        found = {key: x for key, x in parts.items() if ops.is_tensor(x)}
+        return self.field.constants, found
+
+    def with_tensors(self, tensors: tuple[Structure, dict]) -> "Problem":
+        """The problem with other tensors in the place of its `tensors`."""
+        constants, found = tensors
+        field = self.field.with_constants(constants)
+        return dataclasses.replace(self, field=field, **found)
 
     @property
     def num_intervals(self):
