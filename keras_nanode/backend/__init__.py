@@ -51,13 +51,14 @@ any structure of tensors that `keras.tree` understands.
 """
 
 import importlib
+from types import ModuleType
 
 import keras
 
 _NAMES = ("tensorflow", "jax", "torch", "openvino")
 
 
-def _load(name: str):
+def _load(name: str) -> ModuleType:
     if name not in _NAMES:
         raise ValueError(
             f"keras_nanode runs on the Keras backends {_NAMES}, of which openvino "
