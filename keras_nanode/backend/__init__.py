@@ -47,7 +47,7 @@ any structure of tensors that `keras.tree` understands.
     records the operations of that layer once, and then runs those.
 `require(holds, message)`
     Raises an error with the message unless the boolean tensor holds, even when a
-    compiled function runs (but not under XLA on TensorFlow).
+    compiled function runs. It does nothing under XLA on TensorFlow, and on OpenVINO.
 """
 
 import importlib

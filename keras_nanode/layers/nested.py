@@ -189,7 +189,11 @@ def _copies(values: dict, copy: Callable, seed_offset: int) -> dict:
 def _other_draws(
     initializer: keras.initializers.Initializer, offset: int
 ) -> keras.initializers.Initializer:
-    """The initializer with another seed, since it draws the same numbers each time."""
+    """The initializer made again from its configuration, to draw other numbers.
+
+    An integer seed grows by `offset`. Without a seed, Keras chooses a new one. A user's
+    initializer that cannot be made again is returned as it is.
+    """
     config = initializer.get_config()
     if isinstance(config.get("seed"), int):
         config = {**config, "seed": config["seed"] + offset}

@@ -46,7 +46,8 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     Returns:
         A model of the same kind, equal to `model` up to rounding (ODEs with adaptive
         steps up to the error of `steps` equal ones). Its size grows with the number of
-        steps, but stages with equal weights share them.
+        steps. Stages with equal weights share them, unless the dynamics take the time
+        as an input, as `TimeAppended` does.
 
     Raises:
         ValueError: if `model` is not functional or Sequential or not built, if steps
@@ -197,7 +198,11 @@ def _unrolled(ode: ODE, x: keras.KerasTensor, steps: int | None) -> keras.KerasT
 
 
 class _Stages:
-    """The dynamics of an ODE as plain layers, one for each set of weights."""
+    """The dynamics of an ODE as plain layers, one for each set of weights.
+
+    If the time is an input of the dynamics, there is one for each time as well. This is
+    not so for `TimeVarying`, where the time only sets the weights.
+    """
 
     def __init__(self, ode: ODE, shape: tuple[int | None, ...]):
         self.dynamics, self.shape = ode.dynamics, shape

@@ -73,8 +73,9 @@ class Fixed(Stepping):
 class FixedSteps(Steps):
     """`steps` equal steps between neighbouring times, computed before the solve.
 
-    Their lengths and times are computed in float64 from integers before they are
-    rounded.
+    If the problem's times are a NumPy array, the lengths and times of the steps are
+    computed in float64, and then rounded. If they are a tensor, its dtype takes the
+    place of float64.
 
     Args:
         problem: The problem.

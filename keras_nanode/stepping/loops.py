@@ -1,8 +1,8 @@
 """The loops over steps whose times are known, forwards and backwards.
 
     for each batch of steps:             the weights of its steps are computed at once
-        for each step:                   one Runge-Kutta step, or its vjp
-            for each stage: f(t, y, theta)
+        for each step:                   one step of the solver, or its vjp
+            for each evaluation: f(t, y, theta)
         backwards only: the cotangents of the batch's weights are contracted at once
 
 `solve` takes all steps, segment by segment if it keeps states.
