@@ -4,10 +4,13 @@
     python benchmarks/compare.py [--quick]
     python benchmarks/compare.py --workloads conv-trig-100 --peers bare nanode
 
-Every peer runs every workload in a separate process, with the same weights and inputs.
-Its solutions and gradients are checked against those in float64. Rounds are
-interleaved: each runs all peers once. A timing is void and repeated if other programs
-used the processor. All peers have as many threads as there are processors.
+`peers/plan.py` says which peers run a workload, and in which variants. Each variant
+runs in a separate process, with the same weights and inputs. Its solutions and
+gradients are checked against those in float64. Rounds are interleaved: each runs all
+variants once, except those that have failed. A timing is void if other programs used
+the processor. It is then repeated, up to 4 tries in all. If every try is void, the last
+one is kept and marked, and no median counts it. All peers have as many threads as there
+are processors.
 
 Writes `compare.md`, `compare.csv` and `compare.png`. With `--workloads`, the lines of
 these workloads replace those of an earlier run. With `--append`, they are added. With

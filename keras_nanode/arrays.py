@@ -34,7 +34,7 @@ def where(condition, x, y):
     return ops.where(condition, x, y)
 
 
-def cond(condition, f: Callable[[], Any], g: Callable[[], Any]):
+def cond(condition: Any, f: Callable[[], Any], g: Callable[[], Any]) -> Any:
     if isinstance(condition, (bool, np.bool_)):
         return f() if condition else g()
     return ops.cond(condition, f, g)

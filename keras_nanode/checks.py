@@ -5,20 +5,23 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
+_Name = TypeVar("_Name", bound=str | None)
+
 _LONGEST = 200
 
 
-def wrong(name: str, value, expected: str) -> ValueError:
+def wrong(name: str, value: Any, expected: str) -> ValueError:
     """The error for an argument that is not `expected`."""
     return ValueError(f"`{name}` must be {expected}. Received: {shown(name, value)}")
 
 
-def shown(name: str, value) -> str:
+def shown(name: str, value: Any) -> str:
     """`name=value`, shortened if it is long, with the type unless it is obvious."""
     text = repr(value)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
@@ -26,7 +29,7 @@ def shown(name: str, value) -> str:
     return f"{name}={text}" + ("" if plain else f" of type {type(value).__name__}")
 
 
-def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """`value` as an int, if it is an integer from `least` to `most`."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     too_large = whole and most is not None and value > most
@@ -36,7 +39,9 @@ def integer(name: str, value, least: int = 1, most: int | None = None) -> int:
     return int(value)
 
 
-def number(name: str, value, expected: str, fits: Callable[[float], bool]) -> float:
+def number(
+    name: str, value: Any, expected: str, fits: Callable[[float], bool]
+) -> float:
     """`value` as a float, if it is a finite real number that fits."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not fits(float(value)):
@@ -44,7 +49,7 @@ def number(name: str, value, expected: str, fits: Callable[[float], bool]) -> fl
     return float(value)
 
 
-def boolean(name: str, value) -> bool:
+def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise wrong(name, value, "True or False")
     return bool(value)
@@ -52,11 +57,11 @@ def boolean(name: str, value) -> bool:
 
 def one_of(
     name: str,
-    value,
-    known: Iterable,
+    value: Any,
+    known: Iterable[_Name],
     others: str = "",
     synonyms: Mapping[str, str] | None = None,
-):
+) -> _Name:
     """`value`, if it is one of the known names. One of these may be None.
 
     `others` describes other accepted values for the error message. `synonyms` maps
@@ -72,7 +77,9 @@ def one_of(
     return value
 
 
-def _suggestion(value, known, synonyms) -> str:
+def _suggestion(
+    value: Any, known: Iterable[str | None], synonyms: Mapping[str, str]
+) -> str:
     names = {name.lower(): name for name in known if name is not None} | dict(synonyms)
     # For a class, use its name.
     text = value if isinstance(value, str) else getattr(value, "__name__", "")
@@ -81,12 +88,12 @@ def _suggestion(value, known, synonyms) -> str:
     return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
-def path(name: str, value) -> None:
+def path(name: str, value: Any) -> None:
     if not (value is None or isinstance(value, (str, os.PathLike))):
         raise wrong(name, value, "a path, or None")
 
 
-def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
+def integers(name: str, value: Any, expected: str, count: int) -> tuple[int, ...]:
     """`value` as a tuple, if it consists of `count` positive integers."""
     try:
         found = tuple(integer(name, n) for n in value)
@@ -97,7 +104,7 @@ def integers(name: str, value, expected: str, count: int) -> tuple[int, ...]:
     return found
 
 
-def of_keras(name: str, value, module):
+def of_keras(name: str, value: Any, module: ModuleType) -> Any:
     """The result of `module.get(value)`, for a module such as `keras.initializers`."""
     try:
         return module.get(value)
@@ -107,19 +114,19 @@ def of_keras(name: str, value, module):
         raise wrong(name, value, expected) from error
 
 
-def function(name: str, value, expected: str = "a function") -> Callable:
+def function(name: str, value: Any, expected: str = "a function") -> Callable:
     if not callable(value):
         raise wrong(name, value, expected)
     return value
 
 
-def layer(name: str, value) -> keras.Layer:
+def layer(name: str, value: Any) -> keras.Layer:
     if not isinstance(value, keras.Layer):
         raise wrong(name, value, "a Keras layer or model")
     return value
 
 
-def array(name: str, value, expected: str) -> np.ndarray:
+def array(name: str, value: Any, expected: str) -> np.ndarray:
     """`value` as an array of float64, if it contains real numbers."""
     try:
         found = np.asarray(value)
@@ -130,7 +137,7 @@ def array(name: str, value, expected: str) -> np.ndarray:
     return found.astype("float64")
 
 
-def times(name: str, value, repeated: bool = False) -> np.ndarray:
+def times(name: str, value: Any, repeated: bool = False) -> np.ndarray:
     """`value` as an array, if it is at least two finite times in one direction.
     Neighbours may be equal if `repeated`."""
     expected = "at least two finite times, all increasing or all decreasing"
@@ -143,7 +150,7 @@ def times(name: str, value, repeated: bool = False) -> np.ndarray:
     return found
 
 
-def tensor(name: str, value, dtype: str | None = None):
+def tensor(name: str, value: Any, dtype: str | None = None) -> Any:
     """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"
     try:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container, Iterator
 from typing import Any
 
 import keras
@@ -41,7 +41,7 @@ def takes_time(layer: keras.Layer) -> bool:
     return _time(inspect.signature(layer.call).parameters) is not None
 
 
-def _time(parameters) -> str | None:
+def _time(parameters: Container[str]) -> str | None:
     return next((name for name in _TIME if name in parameters), None)
 
 
@@ -106,7 +106,7 @@ def with_mask(x, mask=None):
 
 
 @contextlib.contextmanager
-def passing_on(layer: keras.Layer, mask=None):
+def passing_on(layer: keras.Layer, mask: Any = None) -> Iterator[None]:
     """Silences Keras' warning that the layer loses the mask: its caller passes the mask
     on."""
     supported = layer.supports_masking
@@ -188,7 +188,7 @@ def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorFi
     return VectorField(backend.shielded(run))
 
 
-def _check_takes(func, num_args: int) -> None:
+def _check_takes(func: Any, num_args: int) -> None:
     if not callable(func):
         raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
     try:
@@ -247,13 +247,13 @@ def _slope(y, dy, source):
     return dy if has_rank else ops.reshape(dy, ops.shape(y))
 
 
-def same_shape(first, second) -> bool:
+def same_shape(first: Collection[int | None], second: Collection[int | None]) -> bool:
     """Whether two shapes agree in all axes that are known."""
     return len(first) == len(second) and all(
         None in (a, b) or a == b for a, b in zip(first, second, strict=True)
     )
 
 
-def _outline(structure) -> str:
+def _outline(structure: Structure) -> str:
     """Describes a structure by the types of its leaves."""
     return str(tree.map_structure(lambda x: type(x).__name__, structure))

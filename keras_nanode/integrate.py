@@ -15,7 +15,7 @@ def integrate(
     field: VectorField,
     y0: Structure,
     params: Structure,
-    times,
+    times: Any,
     *,
     count: Any = None,
     solver: Any,
@@ -45,7 +45,7 @@ def integrate(
     return ys, stats
 
 
-def as_state(y, name: str = "inputs"):
+def as_state(y: Any, name: str = "inputs") -> Any:
     """A tensor as a solver's state: floating, and float32 at least."""
     y = checks.tensor(name, y)
     checks.floating(name, y)

@@ -216,7 +216,8 @@ def frechet_distance(videos: Any, generated: Any, features: Callable) -> float:
         A number of at least 0.
 
     Raises:
-        ValueError: if `features` does not give rows of equal lengths.
+        ValueError: if `features` is not a function, does not give rows of equal
+            lengths, or gives fewer than 2 rows for one of the sets.
 
     Example:
 

@@ -143,7 +143,7 @@ def odeint(
     return y, stats
 
 
-def _as_y0(y0) -> Structure:
+def _as_y0(y0: Structure) -> Structure:
     leaves = tree.flatten(y0)
     if not leaves:
         raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
@@ -157,7 +157,7 @@ def _as_y0(y0) -> Structure:
     return tree.map_structure(lambda x: as_state(x, "y0"), y0)
 
 
-def _as_args(args, dtype: str) -> tuple:
+def _as_args(args: Any, dtype: str) -> tuple:
     """The further arguments of `func`, as tensors."""
     if not isinstance(args, (tuple, list)):
         raise checks.wrong(
@@ -166,7 +166,7 @@ def _as_args(args, dtype: str) -> tuple:
     return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
 
 
-def _as_arg(x, dtype: str):
+def _as_arg(x: Any, dtype: str) -> Any:
     # Keras would round a Python float to float32, even with a float64 state.
     tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
     checks.no_complex("args", tensor)
@@ -203,7 +203,7 @@ def _with_args(of: VectorField, weights: list, args: tuple) -> tuple[VectorField
     return field, (weights, floats)
 
 
-def _fixed_stats(solver: Solver, count: int, ys) -> dict:
+def _fixed_stats(solver: Solver, count: Any, ys: Structure) -> dict:
     finite = [ops.all(ops.isfinite(y)) for y in tree.flatten(ys)]
     good = ops.all(ops.stack(finite))
     status = ops.where(good, int(Status.SUCCESS), int(Status.NON_FINITE))
@@ -212,7 +212,13 @@ def _fixed_stats(solver: Solver, count: int, ys) -> dict:
     return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
 
 
-def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]:
+def _as_field(
+    func: Callable | keras.Layer,
+    adjoint: adjoints.Adjoint,
+    times: Any,
+    y0: Structure,
+    args: tuple,
+) -> tuple[VectorField, list]:
     """`func` as a vector field with explicit weights, and these weights."""
     if not isinstance(func, keras.Layer):
         # With `direct`, the backend itself finds the tensors that `func` closes over.
@@ -234,5 +240,5 @@ def _as_field(func, adjoint, times, y0, args: tuple) -> tuple[VectorField, list]
     return field, weights
 
 
-def _shapes(y0: Structure):
+def _shapes(y0: Structure) -> Structure:
     return tree.map_structure(lambda x: tuple(x.shape), y0)

@@ -5,6 +5,7 @@ Butcher, Numerical Methods for Ordinary Differential Equations, sections 30 and 
 
 import functools
 import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def trees(order: int) -> tuple[Tree, ...]:
     return tuple(sorted(found))
 
 
-def _partitions(total: int, largest: int):
+def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:
     if total == 0:
         yield ()
     for first in range(min(total, largest), 0, -1):
@@ -46,7 +47,9 @@ def _stage_weights(a: np.ndarray, tree: Tree) -> np.ndarray:
     return np.prod([np.ones(len(a)), *factors], axis=0)
 
 
-def order_residual(a, b, order: int) -> float:
+def order_residual(
+    a: Sequence[Sequence[float]], b: Sequence[float], order: int
+) -> float:
     """The largest |b . Phi(tree) - 1 / gamma(tree)| over all trees up to `order`."""
     if order < 1:
         return 0.0

@@ -1,14 +1,14 @@
 """Layers and functions as pure functions of everything that gets a gradient."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
 
-def value_of(variable: keras.Variable):
+def value_of(variable: keras.Variable) -> Any:
     """A variable's value as a tensor, in the dtype it is stored in, and without a
     gradient if the variable is frozen."""
     # Copied, since TensorFlow would use the variable itself as the tensor. A variable
@@ -82,7 +82,7 @@ class LayerFunction:
 
         return scale
 
-    def __call__(self, weights: list, *args, **named):
+    def __call__(self, weights: list, *args: Any, **named: Any) -> Any:
         given = list(zip(self._weights, weights, strict=True))
         scope = _Watching(given + self._state, collect_losses=True)
         with scope, _exactly(self.layer, args, named):
@@ -162,7 +162,7 @@ def _impure(layer: keras.Layer, deed: str) -> str:
 
 
 @contextlib.contextmanager
-def _exactly(layer: keras.Layer, args: tuple, named: dict):
+def _exactly(layer: keras.Layer, args: tuple, named: dict) -> Iterator[None]:
     """Under mixed precision Keras would round t to float16, which moves it to a wrong
     bucket. So a layer called with a time gets its arguments unchanged. Keras still
     casts its weights."""

@@ -1,6 +1,8 @@
 """Arithmetic and buffers on structures: nested lists, tuples and dicts of tensors."""
 
 import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -43,7 +45,9 @@ def weighted(*terms: tuple[float, Structure]) -> Structure:
     return tree.map_structure(leaf, *structures)
 
 
-def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+def increment(
+    y: Structure, h: Any, coefficients: Sequence[float], k: list[Structure]
+) -> Structure:
     """h sum_i coefficients_i k_i, for slopes k with the structure of y."""
     terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
     if not terms:
@@ -54,12 +58,14 @@ def increment(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
     return tree.map_structure(lambda s: as_scalar(h, s.dtype) * s, total)
 
 
-def advance(y: Structure, h, coefficients, k: list[Structure]) -> Structure:
+def advance(
+    y: Structure, h: Any, coefficients: Sequence[float], k: list[Structure]
+) -> Structure:
     """y + h sum_i coefficients_i k_i."""
     return add(y, increment(y, h, coefficients, k)) if any(coefficients) else y
 
 
-def row(stacked: Structure, i) -> Structure:
+def row(stacked: Structure, i: Any) -> Structure:
     if isinstance(i, (int, np.integer)):
         return tree.map_structure(lambda x: x[i], stacked)
     return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
@@ -81,14 +87,14 @@ def unstack(stacked: Structure, number: int) -> list[Structure]:
     ]
 
 
-def select(condition, x: Structure, y: Structure) -> Structure:
+def select(condition: Any, x: Structure, y: Structure) -> Structure:
     # Where the condition is known, no gradient passes through the other structure.
     if isinstance(condition, (bool, np.bool_)):
         return x if condition else y
     return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
 
 
-def apply_if(condition, f, x: Structure) -> Structure:
+def apply_if(condition: Any, f: Callable, x: Structure) -> Structure:
     """`f(x)` if the scalar condition holds, else `x`."""
     if isinstance(condition, (bool, np.bool_)):
         return f(x) if condition else x
@@ -102,11 +108,11 @@ def buffers(size: int, like: Structure) -> Structure:
     return tree.map_structure(lambda x: backend.buffer(size, x), like)
 
 
-def write(saved: Structure, i, x: Structure) -> Structure:
+def write(saved: Structure, i: Any, x: Structure) -> Structure:
     return tree.map_structure(lambda b, x: backend.write(b, i, x), saved, x)
 
 
-def read(saved: Structure, i) -> Structure:
+def read(saved: Structure, i: Any) -> Structure:
     return tree.map_structure(lambda b: backend.read(b, i), saved)
 
 
@@ -121,12 +127,12 @@ def nan_where(condition, dtype):
     return ops.cast(ops.where(condition, -1, 1), dtype) ** 0.5
 
 
-def nan_if(condition, x: Structure) -> Structure:
+def nan_if(condition: Any, x: Structure) -> Structure:
     """NaN everywhere if the scalar condition holds, else `x`."""
     return tree.map_structure(lambda x: x * nan_where(condition, x.dtype), x)
 
 
-def nan_rows(stacked: Structure, condition) -> Structure:
+def nan_rows(stacked: Structure, condition: Any) -> Structure:
     """NaN in the rows where the condition, one boolean per row, holds."""
     if isinstance(condition, np.ndarray) and not condition.any():
         return stacked

@@ -11,6 +11,7 @@ results estimates the error of a step.
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,7 +125,7 @@ class Tableau:
         return cls(**config)
 
 
-def _row(name: str, row) -> tuple[float, ...]:
+def _row(name: str, row: Any) -> tuple[float, ...]:
     expected = "finite numbers"
     found = checks.array(name, row, expected)
     if found.ndim != 1 or not np.isfinite(found).all():
@@ -140,7 +141,12 @@ def _place(row: tuple[float, ...]) -> float:
     return nearest if abs(place - nearest) < 1e-14 else place
 
 
-def _ending_on_b(name: str, order: int, a, b_embedded) -> Tableau:
+def _ending_on_b(
+    name: str,
+    order: int,
+    a: tuple[tuple[float, ...], ...],
+    b_embedded: tuple[float, ...],
+) -> Tableau:
     """A pair whose last stage is the next step's first: b is the last row of a."""
     return Tableau(name, order, a, (*a[-1], 0.0), b_embedded)
 

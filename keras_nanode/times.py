@@ -73,7 +73,7 @@ class Times:
         return tree.map_structure(lambda y: ops.repeat(y[None], number, axis=0), start)
 
 
-def read(t, dtype: str) -> Times:
+def read(t: Any, dtype: str) -> Times:
     """Reads the times in any of the accepted forms.
 
     Args:
@@ -100,11 +100,11 @@ def read(t, dtype: str) -> Times:
     return _unknown(t)
 
 
-def _is_tensor(t) -> bool:
+def _is_tensor(t: Any) -> bool:
     return ops.is_tensor(t) or isinstance(t, keras.Variable)
 
 
-def _floating(t, *dtypes: str):
+def _floating(t: Any, *dtypes: str) -> Any:
     """`t` as a tensor of the most precise of its dtype and these."""
     t = ops.copy(ops.convert_to_tensor(t))
     found = {keras.backend.standardize_dtype(t.dtype), *dtypes}
@@ -131,7 +131,7 @@ def _known(times: np.ndarray) -> Times:
     return Times(times, times[new], np.cumsum(new, dtype="int32") - 1)
 
 
-def _unknown(t) -> Times:
+def _unknown(t: Any) -> Times:
     number = ops.shape(t)[0]
     change = t[1:] - t[:-1]
     # NaN has no order, and inf - inf is NaN.

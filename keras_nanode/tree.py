@@ -38,7 +38,7 @@ def pack_sequence_as(structure: Structure, leaves: Iterable) -> Structure:
     return _packed(structure, iter(leaves))
 
 
-def _packed(structure, leaves: Iterator):
+def _packed(structure: Structure, leaves: Iterator) -> Structure:
     if not isinstance(structure, NESTED):
         return next(leaves)
     kind = type(structure)

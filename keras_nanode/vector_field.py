@@ -30,7 +30,9 @@ class FixedWeights:
         """For each node of a step, the index of its set of weights."""
         return [0] * num_nodes
 
-    def locate(self, start, end, nodes, dtype, jumps: bool = False) -> Any:
+    def locate(
+        self, start: Any, end: Any, nodes: Any, dtype: str, jumps: bool = False
+    ) -> Any:
         """The input of `prepare` for the steps from `start` to `end`.
 
         Args:
@@ -42,27 +44,35 @@ class FixedWeights:
         """
         return ()
 
-    def prepare(self, params: Structure, located) -> Structure:
+    def prepare(self, params: Structure, located: Any) -> Structure:
         """The weights of a batch of steps."""
         return params
 
-    def at(self, prepared: Structure, j) -> list[Structure]:
+    def at(self, prepared: Structure, j: Any) -> list[Structure]:
         """The sets of weights of the batch's j-th step."""
         return [prepared]
 
-    def collector(self, prepared, size: int, gradient) -> Structure:
+    def collector(
+        self, prepared: Structure, size: int, gradient: Structure
+    ) -> Structure:
         """The initial accumulator for the cotangents of a batch of `size` steps."""
         return gradient
 
-    def collect(self, collected, j, cotangents: list[Structure]) -> Structure:
+    def collect(
+        self, collected: Structure, j: Any, cotangents: list[Structure]
+    ) -> Structure:
         """Adds the cotangents of the batch's j-th step."""
         return add(collected, cotangents[0])
 
-    def total(self, gradient, collected, located) -> Structure:
+    def total(
+        self, gradient: Structure, collected: Structure, located: Any
+    ) -> Structure:
         """Adds the contribution of a batch to the gradient of the parameters."""
         return collected
 
-    def add_step(self, gradient, cotangents: list[Structure], located) -> Structure:
+    def add_step(
+        self, gradient: Structure, cotangents: list[Structure], located: Any
+    ) -> Structure:
         """Adds the contribution of a single step, as a batch of size 1."""
         return add(gradient, cotangents[0])
 
@@ -148,7 +158,7 @@ def _one(cotangents: list[Structure]) -> Structure:
     return stack(cotangents) if len(cotangents) > 1 else cotangents[0]
 
 
-def between(start, end, fraction, forwards: bool | None = None):
+def between(start: Any, end: Any, fraction: Any, forwards: bool | None = None) -> Any:
     """The time at a fraction of a step: exactly `start` at 0 and `end` at 1. It is
     never outside the step by rounding. Arguments broadcast. See `nearest`."""
     # At 0 and 1 the other end is multiplied by 0, so the result is exact.
@@ -158,7 +168,7 @@ def between(start, end, fraction, forwards: bool | None = None):
     return nearest(time, start, end, forwards)
 
 
-def nearest(time, start, end, forwards: bool | None = None):
+def nearest(time: Any, start: Any, end: Any, forwards: bool | None = None) -> Any:
     """`time`, or the nearest end of the step if `time` is outside the step.
 
     Args:
@@ -241,9 +251,15 @@ class VectorField:
     bind: Callable[[Structure], Callable] | None = None
 
     @classmethod
-    def of(cls, bind: Callable, constants: Structure, *others: Any) -> "VectorField":
-        """The field with `bind(constants)`; the others are its weights and scale."""
-        return cls(bind(constants), *others, constants, bind)
+    def of(
+        cls,
+        bind: Callable,
+        constants: Structure,
+        weights: FixedWeights | BasisWeights,
+        scale: Callable | None,
+    ) -> "VectorField":
+        """The field whose `func` is `bind(constants)`."""
+        return cls(bind(constants), weights, scale, constants, bind)
 
     def with_constants(self, constants: Structure) -> "VectorField":
         # Without a tensor among the constants there is nothing to replace.
@@ -252,7 +268,7 @@ class VectorField:
         func = self.bind(constants)
         return dataclasses.replace(self, func=func, constants=constants)
 
-    def at(self, t, y: Structure, params: Structure, dtype: str) -> Structure:
+    def at(self, t: Any, y: Structure, params: Structure, dtype: str) -> Structure:
         """dy/dt at a time, with theta computed from the parameters."""
         weights, t = self.weights, ops.cast(t, dtype)
         here = ops.reshape(t, (1,))

@@ -26,7 +26,7 @@ _OTHER_NAMES = {
 }
 
 
-def get(adjoint) -> Adjoint:
+def get(adjoint: AdjointLike | dict) -> Adjoint:
     """The adjoint for a name. An adjoint is returned as it is.
 
     Args:
@@ -45,7 +45,7 @@ def get(adjoint) -> Adjoint:
     return ALL[name]
 
 
-def serialize(adjoint: Adjoint):
+def serialize(adjoint: Adjoint) -> str | dict:
     """What `get` can read: the name if it has one, else the configuration."""
     for name, known in ALL.items():
         if adjoint == known:

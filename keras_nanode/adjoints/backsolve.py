@@ -11,6 +11,7 @@ from keras_nanode.solvers import RungeKutta
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stepping import Augmented
 from keras_nanode.structures import add, nan_if, row, zeros_like
+from keras_nanode.tree import Structure
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -57,7 +58,9 @@ class Backsolve(Adjoint):
         return gradients if failed is None else nan_if(failed, gradients)
 
 
-def _evaluate(step: Step, i: int, carry):
+def _evaluate(
+    step: Step, i: int, carry: tuple[Structure, Structure]
+) -> tuple[tuple[Structure, Structure], Structure]:
     """The slopes of y and a, and of the gradient in the stage's weights."""
     y, a = carry
     slope, pullback = step.linearize(i, y)

@@ -21,7 +21,7 @@ class BackwardPass:
         self.steps, self.cotangents = steps, cotangents
         self._several = steps.problem.several
 
-    def start(self, state: Any):
+    def start(self, state: Any) -> Any:
         """The cotangent of the last state. `state` is an example of a state."""
         a = zeros_like(state)
         return a if self._several else self._join(0, a)

@@ -47,17 +47,18 @@ any structure of tensors that `keras.tree` understands.
     records the operations of that layer once, and then runs those.
 `require(holds, message)`
     Raises an error with the message unless the boolean tensor holds, even when a
-    compiled function runs (but not under XLA on TensorFlow).
+    compiled function runs. It does nothing under XLA on TensorFlow, and on OpenVINO.
 """
 
 import importlib
+from types import ModuleType
 
 import keras
 
 _NAMES = ("tensorflow", "jax", "torch", "openvino")
 
 
-def _load(name: str):
+def _load(name: str) -> ModuleType:
     if name not in _NAMES:
         raise ValueError(
             f"keras_nanode runs on the Keras backends {_NAMES}, of which openvino "

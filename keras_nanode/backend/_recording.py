@@ -10,6 +10,8 @@ import dis
 import functools
 import types
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import torch
@@ -17,6 +19,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from keras_nanode import tree
+from keras_nanode.tree import Structure
 
 # The most graphs that are recorded for a layer: for each form of its arguments one, and
 # one of its vjp. If each batch has another form, as with sentences, recording would
@@ -55,7 +58,7 @@ class Recorded:
         vjp: `backend.vjp`.
     """
 
-    def __init__(self, f, graphs: dict, vjp):
+    def __init__(self, f: Callable, graphs: dict, vjp: Callable):
         self._f, self._graphs, self._vjp = f, graphs, vjp
 
     def __call__(self, *inputs):
@@ -65,7 +68,7 @@ class Recorded:
             return self._f(*inputs)
         return tree.pack_sequence_as(inputs[1], graph(*leaves))
 
-    def vjp(self, given: tuple, primals: tuple):
+    def vjp(self, given: tuple, primals: tuple) -> tuple[Structure, Callable] | None:
         """The `backend.vjp` of `f(*given, *primals)` in the primals. None if there is
         no graph."""
         inputs, number = (*given, *primals), len(tree.flatten(given))
@@ -101,7 +104,7 @@ def _form(x):
     return x.shape, x.stride(), x.dtype, x.device
 
 
-def _constants(layer) -> list | None:
+def _constants(layer: keras.Layer) -> list | None:
     """What the calls of a layer depend on besides tensors.
 
     None if this is unknown: the layer has code from outside Keras and this library.
@@ -118,12 +121,12 @@ def _constants(layer) -> list | None:
     return found
 
 
-def _is_known(code) -> bool:
+def _is_known(code: Any) -> bool:
     module = getattr(code, "__module__", None) or type(code).__module__
     return module.partition(".")[0] in ("keras", "keras_nanode")
 
 
-def _is_formula(function) -> bool:
+def _is_formula(function: Callable) -> bool:
     """Whether a user's function, such as `lambda x: ops.sin(x) ** 3`, reads only its
     argument and names only operations of Keras."""
     if not isinstance(function, types.FunctionType):
@@ -178,7 +181,7 @@ def _record(f, inputs, number, vjp):
         return None
 
 
-def _operations(f, examples) -> fx.GraphModule:
+def _operations(f: Callable, examples: list[torch.Tensor]) -> fx.GraphModule:
     with torch.no_grad():
         module = make_fx(f, tracing_mode="fake")(*examples)
     graph = module.graph
@@ -239,7 +242,9 @@ class Halves:
         return outputs, pullback
 
 
-def _part(module: fx.GraphModule, inputs, outputs):
+def _part(
+    module: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]
+) -> Callable:
     """The part of a graph from some of its nodes to others, as a function."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in inputs}
@@ -266,6 +271,6 @@ def _example(x):
     return torch.empty_like(x).copy_(numbers.reshape(x.shape))
 
 
-def _are_near(x, y) -> bool:
+def _are_near(x: torch.Tensor, y: torch.Tensor) -> bool:
     tolerance = torch.finfo(x.dtype).eps ** 0.5
     return torch.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -11,7 +11,7 @@ from keras_nanode import tree
 from keras_nanode.backend import _eager
 
 
-def array(size, like) -> tf.TensorArray:
+def array(size, like):
     # Any type but a TensorArray is copied whole at each write in a loop.
     options = {"element_shape": like.shape, "clear_after_read": False}
     return tf.TensorArray(like.dtype, size, **options)

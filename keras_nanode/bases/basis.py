@@ -1,6 +1,7 @@
 """The interface of a basis."""
 
 import abc
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from keras import ops
@@ -75,7 +76,7 @@ class Basis(abc.ABC):
         """z at the times t: shape (n, K) for a tensor t of shape (n,)."""
         return ops.vectorized_map(self, t)
 
-    def check_covers(self, name: str, times) -> None:
+    def check_covers(self, name: str, times: Collection[float]) -> None:
         """Raises a ValueError if times leave the domain and z is not defined there."""
         first, last = float(min(times)), float(max(times))
         if not self.unbounded and (first < self.domain[0] or last > self.domain[1]):
@@ -150,7 +151,7 @@ def _check_promises(basis: Basis) -> None:
             )
 
 
-def check_domain(domain) -> tuple[float, float]:
+def check_domain(domain: Sequence[float]) -> tuple[float, float]:
     expected = "two finite times (t0, t1) with t0 < t1, whichever way the ODE runs"
     ends = checks.array("domain", domain, expected)
     if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:

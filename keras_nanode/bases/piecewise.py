@@ -1,6 +1,7 @@
 """Piecewise bases: constants, buckets and B-splines."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -173,7 +174,7 @@ def _piece(edges, t):
     return ops.sum(ops.cast(passed, "int32"), axis=-1)
 
 
-def _over(knots: np.ndarray, degree: int, t):
+def _over(knots: np.ndarray, degree: int, t: Any) -> Any:
     """(t - k_i) / (k_(i + degree) - k_i) for each i, or 0 if the knots coincide."""
     first, widths = knots[:-degree], knots[degree:] - knots[:-degree]
     scale = np.divide(1, widths, out=np.zeros_like(widths), where=widths > 0)
@@ -187,7 +188,9 @@ def _equal_edges(domain: tuple[float, float], pieces: int) -> tuple[float, ...]:
     return (t0, *(t0 + (t1 - t0) * k / pieces for k in range(1, pieces)), t1)
 
 
-def _given_edges(knots, pieces: int, domain: tuple[float, float]) -> tuple[float, ...]:
+def _given_edges(
+    knots: Sequence[float], pieces: int, domain: tuple[float, float]
+) -> tuple[float, ...]:
     """The edges of the pieces, from knots that may include the domain's ends."""
     expected = (
         f"{pieces - 1} increasing times inside the domain {domain}, one between each "

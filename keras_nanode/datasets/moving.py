@@ -182,7 +182,14 @@ def _bounced(stage: Stage, draws: Draws) -> np.ndarray:
     return np.stack(path, axis=2)
 
 
-def _bounce(position, velocity, away, along, axis: int, room: int) -> np.ndarray:
+def _bounce(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    away: np.ndarray,
+    along: np.ndarray,
+    axis: int,
+    room: int,
+) -> np.ndarray:
     """The velocity after a possible bounce off the two walls that end `axis`."""
     before, behind = position[..., axis] < 0, position[..., axis] >= room
     parts = [along[..., axis], along[..., axis]]

@@ -158,7 +158,7 @@ def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def read_tfds(
-    name: str, data_dir: PathLike | None, splits: list[str], **options
+    name: str, data_dir: PathLike | None, splits: list[str], **options: Any
 ) -> tuple[list[Pipeline], Any]:
     """Training and test splits, and TFDS's info. `options` go to `tfds.load`."""
     try:

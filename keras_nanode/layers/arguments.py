@@ -107,12 +107,12 @@ def takes_arguments_of(parent: Any, but: str = "") -> Callable:
     return decorate
 
 
-def is_ours(thing) -> bool:
+def is_ours(thing: type | Callable) -> bool:
     """Whether a class or a function belongs to this library."""
     return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _unknown(cls: Any, name: str, value) -> str:
+def _unknown(cls: Any, name: str, value: Any) -> str:
     names = arguments_of(cls)
     close = difflib.get_close_matches(name, (*names, *_OF_KERAS), 1)
     hidden = [n for n in names if n.startswith("hidden_")]

@@ -69,7 +69,9 @@ class Block(CheckedArguments, keras.Layer):
             module = _KINDS[name.rpartition("_")[2]]
             setattr(self, name, checks.of_keras(name, value, module))
 
-    def _map(self, width, has_kernel, rank, **arguments) -> keras.Layer:
+    def _map(
+        self, width: int, has_kernel: bool, rank: int, **arguments: Any
+    ) -> keras.Layer:
         """A linear map to `width` channels; if `has_kernel`, over a neighbourhood."""
         raise NotImplementedError
 
@@ -197,7 +199,7 @@ def _fresh(initializer):
     return initializer
 
 
-def _is_nameless(function) -> bool:
+def _is_nameless(function: Any) -> bool:
     """Whether it has no name to save: a lambda, or Keras' wrapper of an array."""
     made_by_keras = function.__class__.__name__ == "function" and (
         "<locals>" in function.__qualname__ and function.__module__.startswith("keras.")

@@ -12,7 +12,7 @@ from keras_nanode.layers.arguments import takes_arguments_of
 from keras_nanode.layers.block_odes import ConvODE, DenseODE
 
 
-def _domain(t_span) -> tuple[float, float]:
+def _domain(t_span: Sequence[float]) -> tuple[float, float]:
     """The earliest and the latest time of `t_span`, whichever way it runs."""
     times = checks.times("t_span", t_span)
     return times.min(), times.max()

@@ -3,10 +3,13 @@
 import functools
 import inspect
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_nanode import checks, tree
+from keras_nanode.tree import Structure
 
 # The arguments that layers of Keras pass on to `keras.Layer`.
 _OF_KERAS = ("activity_regularizer", "trainable", "dtype", "name")
@@ -87,13 +90,15 @@ def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
         ) from error
 
 
-def built_copy(layer: keras.Layer, input_shape, seed_offset: int = 0) -> keras.Layer:
+def built_copy(
+    layer: keras.Layer, input_shape: tuple[int | None, ...], seed_offset: int = 0
+) -> keras.Layer:
     copy = copy_layer(layer, seed_offset)
     copy(keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
     return copy
 
 
-def _made_again(layer: keras.Layer, copy, seed_offset: int) -> keras.Layer:
+def _made_again(layer: keras.Layer, copy: Callable, seed_offset: int) -> keras.Layer:
     cls = type(layer)
     config = _config(layer)
     if config is None:
@@ -156,7 +161,7 @@ def _attribute(layer: keras.Layer, argument: str) -> str:
     return known[0] if known else ""
 
 
-def _is_described(described, value) -> bool:
+def _is_described(described: Any, value: Any) -> bool:
     """Whether a configuration describes the value by a name or another configuration,
     from which Keras might not find the value again."""
     if isinstance(described, str):
@@ -166,11 +171,11 @@ def _is_described(described, value) -> bool:
     return isinstance(described, dict) and callable(value)
 
 
-def _has_layers(structure) -> bool:
+def _has_layers(structure: Structure) -> bool:
     return any(isinstance(leaf, keras.Layer) for leaf in tree.flatten(structure))
 
 
-def _copies(values: dict, copy, seed_offset: int) -> dict:
+def _copies(values: dict, copy: Callable, seed_offset: int) -> dict:
     def one(value):
         if isinstance(value, keras.Layer):
             return copy(value)
@@ -181,8 +186,14 @@ def _copies(values: dict, copy, seed_offset: int) -> dict:
     return {k: tree.map_structure(one, v) for k, v in values.items()}
 
 
-def _other_draws(initializer, offset: int):
-    """The initializer with another seed, since it draws the same numbers each time."""
+def _other_draws(
+    initializer: keras.initializers.Initializer, offset: int
+) -> keras.initializers.Initializer:
+    """The initializer made again from its configuration, to draw other numbers.
+
+    An integer seed grows by `offset`. Without a seed, Keras chooses a new one. A user's
+    initializer that cannot be made again is returned as it is.
+    """
     config = initializer.get_config()
     if isinstance(config.get("seed"), int):
         config = {**config, "seed": config["seed"] + offset}
@@ -192,7 +203,7 @@ def _other_draws(initializer, offset: int):
         return initializer
 
 
-def _reseeded(config, offset: int):
+def _reseeded(config: Any, offset: int) -> Any:
     """`config` with `offset` added to the given seeds of its initializers, and without
     the shapes that its layers were built for."""
     if isinstance(config, (list, tuple)):

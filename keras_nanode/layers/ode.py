@@ -288,7 +288,7 @@ class _Traced(keras.Layer):
             raise
 
 
-def check_span(t_span) -> tuple[float, float]:
+def check_span(t_span: Any) -> tuple[float, float]:
     """Checks two different times, and returns them as numbers."""
     if len(np.shape(t_span)) != 1 or len(t_span) != 2:
         raise ValueError(

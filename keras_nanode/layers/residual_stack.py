@@ -19,8 +19,9 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     method for an ODE with a bucket for each step.
 
     Args:
-        block: A Keras layer that keeps the shape of its input. Unless shared, it is the
-            pattern for `depth` layers with separate weights.
+        block: A Keras layer that keeps the shape of its input. It is the first block.
+            Unless shared, the others are copies of it. Each copy has weights of its
+            own, which are drawn anew.
         depth: Positive integer, the number of blocks.
         shared: Boolean, whether all blocks are the same layer.
 

@@ -1,5 +1,7 @@
 """Counts what a layer's adaptive solves cost in training, and how they ended."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -32,7 +34,7 @@ class Tally:
         # Compiled JAX functions cannot assign to variables. They report here.
         self._reported = np.zeros(_SIZE)
 
-    def add(self, stats: dict, state):
+    def add(self, stats: dict, state: Any) -> None:
         """Counts one call with the statistics `stats`."""
         ended = [ops.cast(stats["status"] == status, "float32") for status in _FAILURES]
         fevals = ops.cast(stats["num_fevals"], "float32")

@@ -43,11 +43,14 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             `"independent"`: each alpha_k is a separate draw, scaled so that w(t) keeps
             the initializer's variance (at every t where sum_k z_k(t)^2 is constant, on
             average over the domain elsewhere). Weights whose initializer is not random
-            start constant.
+            start constant. A constant w(t) needs a basis that can combine to the
+            function 1, as those of this library can. With another basis, w(t) is the
+            weight times the combination that is nearest to 1 in the domain.
 
     Call arguments:
         inputs: What `layer` takes.
-        t: The time, a number or a scalar tensor, never rounded to a lower precision.
+        t: The time, a number or a scalar tensor. It is cast to float32, or to float64
+            if this layer's `variable_dtype` is float64, whatever the compute dtype.
         mask: A boolean tensor for `layer`; None for the one on the inputs, if any.
 
     Input shape:
@@ -57,7 +60,9 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         That of `layer`.
 
     Raises:
-        ValueError: if `basis` or `start` is not one of these.
+        ValueError: if `layer` is not a Keras layer, if `basis` or `start` is not one of
+            these, if (when built) a basis of your own is not as `bases.Basis` says, or
+            if (when called) `layer` is not pure.
 
     Example:
 

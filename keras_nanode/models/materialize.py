@@ -1,6 +1,7 @@
 """Models whose ODEs are unrolled into plain Keras layers."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,7 +46,8 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     Returns:
         A model of the same kind, equal to `model` up to rounding (ODEs with adaptive
         steps up to the error of `steps` equal ones). Its size grows with the number of
-        steps, but stages with equal weights share them.
+        steps. Stages with equal weights share them, unless the dynamics take the time
+        as an input, as `TimeAppended` does.
 
     Raises:
         ValueError: if `model` is not functional or Sequential or not built, if steps
@@ -96,7 +98,7 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     return result
 
 
-def _is_graph(layer) -> bool:
+def _is_graph(layer: keras.Layer) -> bool:
     """Whether the layer is a functional or Sequential model that is built."""
     return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
 
@@ -134,7 +136,9 @@ def _check_plain(layer):
             )
 
 
-def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
+def _opened(
+    layer: keras.Layer, shape: tuple[int | None, ...], steps: int | None = None
+) -> keras.Layer:
     """A plain layer with the same name, weights and outputs."""
     _check_plain(layer)
     if not is_ours(type(layer)):
@@ -150,7 +154,7 @@ def _opened(layer: keras.Layer, shape, steps=None) -> keras.Layer:
     return keras.Model(x, y, name=layer.name)
 
 
-def _stacked(stack: ResidualStack, x):
+def _stacked(stack: ResidualStack, x: keras.KerasTensor) -> keras.KerasTensor:
     blocks: dict = {}
     for block in stack.blocks:
         if id(block) not in blocks:
@@ -161,8 +165,9 @@ def _stacked(stack: ResidualStack, x):
     return x
 
 
-def _unrolled(ode: ODE, x, steps):
+def _unrolled(ode: ODE, x: keras.KerasTensor, steps: int | None) -> keras.KerasTensor:
     """x(t1) from a symbolic x(t0)."""
+    number: Any = ode.steps
     if ode.is_adaptive:
         if steps is None:
             raise ValueError(
@@ -170,20 +175,18 @@ def _unrolled(ode: ODE, x, steps):
                 "cannot. Give their number, for example `materialize(model, steps=20)`."
                 f" Received: steps=None, and the layer's {ode.steps}"
             )
-        steps = get_steps(ode.solver, steps)
-    else:
-        steps = ode.steps
+        number = get_steps(ode.solver, steps)
     field, params = ode.field()
     state = as_state(x)
     field = dataclasses.replace(field, func=_Stages(ode, x.shape))
     times = np.array(ode.t_span)
     problem = Problem(field, ode.solver, times, time_dtype(state))
-    plan = FixedSteps(problem, steps, steps)
+    plan = FixedSteps(problem, number, number)
     h, times, located, jumps = plan.batch(0)
     # Python numbers, since a tensor would be an input of the symbolic graph.
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
-    for i in range(steps):
+    for i in range(number):
         step = Step(problem, h[i], times[i], field.weights.at(prepared, i)).absorb_h()
         theta = step.theta
         if i == 0:
@@ -195,9 +198,13 @@ def _unrolled(ode: ODE, x, steps):
 
 
 class _Stages:
-    """The dynamics of an ODE as plain layers, one for each set of weights."""
+    """The dynamics of an ODE as plain layers, one for each set of weights.
 
-    def __init__(self, ode: ODE, shape):
+    If the time is an input of the dynamics, there is one for each time as well. This is
+    not so for `TimeVarying`, where the time only sets the weights.
+    """
+
+    def __init__(self, ode: ODE, shape: tuple[int | None, ...]):
         self.dynamics, self.shape = ode.dynamics, shape
         self.varies = isinstance(ode.dynamics, TimeVarying)
         self.takes_time = takes_time(ode.dynamics) and not self.varies

@@ -40,7 +40,7 @@ _OTHER_NAMES = {
 }
 
 
-def get(solver) -> Any:
+def get(solver: SolverLike | dict) -> Any:
     """The `Solver` or `BDF` for a name or a tableau. A solver is returned as it is.
 
     Args:
@@ -65,7 +65,7 @@ def get(solver) -> Any:
     return found
 
 
-def serialize(solver: Solver | BDF):
+def serialize(solver: Solver | BDF) -> str | dict:
     """What `get` can read: the name of a built-in solver, else the configuration."""
     if isinstance(solver, BDF) or ALL.get(solver.name) == solver:
         return solver.name

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -51,7 +53,14 @@ class RungeKutta(Solver):
         b = self.tableau.b[: len(results)]
         return increment(y, h, b, [slope for slope, _ in results])
 
-    def stages(self, f, h, y: Structure, first=None, embedded=False) -> list:
+    def stages(
+        self,
+        f: Callable[[int, Structure], tuple[Structure, Any]],
+        h: Any,
+        y: Structure,
+        first: tuple[Structure, Any] | None = None,
+        embedded: bool = False,
+    ) -> list[tuple[Structure, Any]]:
         """The results `f(i, y)` of the stages of a step. Each is a pair of a slope and
         anything else.
 
@@ -86,7 +95,12 @@ class RungeKutta(Solver):
             grad_theta.insert(0, grad_weights)
         return grad_y, step.sum_by_set(self.node_of_stages, grad_theta)
 
-    def step_with_integrals(self, step: Stepped, evaluate, y: Structure):
+    def step_with_integrals(
+        self,
+        step: Stepped,
+        evaluate: Callable[[int, Structure], tuple[Structure, Any]],
+        y: Structure,
+    ) -> tuple[Structure, list[Structure]]:
         """The state after a step, and the integrals over the step of the other values
         that `evaluate` gives at the stages."""
         results = self.stages(evaluate, step.h, y)
@@ -94,7 +108,7 @@ class RungeKutta(Solver):
         y = advance(y, step.h, self.tableau.b[: len(slopes)], list(slopes))
         return y, self.integrals(step, list(others))
 
-    def integrals(self, step, others: list[Structure]) -> list[Structure]:
+    def integrals(self, step: Stepped, others: list[Structure]) -> list[Structure]:
         """The integrals over a step of the stages' other values, one for each set of
         the step's weights."""
         used = [i for i, weight in enumerate(self.tableau.b) if weight]
@@ -109,14 +123,14 @@ class RungeKutta(Solver):
 ALL = {name: RungeKutta(tableau) for name, tableau in tableaus.ALL.items()}
 
 
-def serialize(solver: RungeKutta):
+def serialize(solver: RungeKutta) -> str | dict:
     """The name of a built-in method, else the configuration of the tableau."""
     if ALL.get(solver.name) == solver:
         return solver.name
     return keras.saving.serialize_keras_object(solver.tableau)
 
 
-def find(solver) -> RungeKutta | None:
+def find(solver: str | Tableau | Solver | dict) -> RungeKutta | None:
     """The method for a name, a tableau or a result of `serialize`; None if unknown."""
     if isinstance(solver, dict):
         solver = keras.saving.deserialize_keras_object(solver)

@@ -1,7 +1,7 @@
 """The interface of a solver."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from keras_nanode import backend
@@ -30,7 +30,9 @@ class Stepped(Protocol):
     def linearize(self, i: int, y: Structure) -> tuple[Structure, Callable]:
         """The slope at node i, and its pullback to y and the weights there."""
 
-    def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
+    def sum_by_set(
+        self, nodes: Iterable[int], cotangents: list[Structure]
+    ) -> list[Structure]:
         """Sums the cotangents of the weights at nodes, for each set of weights."""
 
 
@@ -90,7 +92,7 @@ class Solver(abc.ABC):
         """The first state. f is the vector field of the first step."""
 
     @abc.abstractmethod
-    def step(self, f: Slopes, h, state: Any) -> Any:
+    def step(self, f: Slopes, h: Any, state: Any) -> Any:
         """The state after a step of length h."""
 
     @abc.abstractmethod
@@ -109,7 +111,7 @@ class Solver(abc.ABC):
         _, pullback = backend.vjp(step.take, state, step.theta)
         return pullback(a)
 
-    def step_back(self, f: Slopes, h, state: Any) -> Any:
+    def step_back(self, f: Slopes, h: Any, state: Any) -> Any:
         """The state before a step of length h that led to `state`."""
         raise TypeError(f"The solver {self.name!r} is not reversible.")
 

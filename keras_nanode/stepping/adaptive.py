@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from keras_nanode.stepping.checkpoints import Doubling, Growing, Rule
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Steps
-from keras_nanode.stepping.stepping import Augmented, Solution, Stepping
+from keras_nanode.stepping.stepping import Solution, Stepping
 from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import (
     buffers,
@@ -25,6 +26,7 @@ from keras_nanode.structures import (
     write,
     zeros_like,
 )
+from keras_nanode.tree import Structure
 
 # Steps take memory beforehand: a larger number is a mistake, or an attack in a file.
 MOST_STEPS = 10**7
@@ -106,10 +108,16 @@ class Adaptive(Stepping):
             record = _Record(self.max_steps, checkpoints)
         return self._solve(problem, y0, params, record)
 
-    def _solve(self, problem, y0, params, record: "_Record | None") -> Solution:
+    def _solve(
+        self,
+        problem: Problem,
+        y0: Structure,
+        params: Structure,
+        record: "_Record | None",
+    ) -> Solution:
         intervals, several = problem.num_intervals, problem.several
 
-        def visit(extra, attempt: Attempt):
+        def visit(extra: tuple, attempt: Attempt) -> tuple:
             ys, recorded = extra
             ys = write(ys, attempt.row, attempt.y_end) if several else ys
             if record is not None:
@@ -140,10 +148,10 @@ class Adaptive(Stepping):
         taken = (*stacked((edges, passed)), state["accepted"])
         return dataclasses.replace(solution, record=taken, saved=tuple(saved))
 
-    def run_augmented(self, problem, params, system: Augmented, y):
+    def run_augmented(self, problem, params, system, y):
         weights, solver = problem.field.weights, problem.solver
 
-        def visit(gradient, attempt: Attempt):
+        def visit(gradient: Structure, attempt: Attempt) -> Structure:
             others = [other for _, other in attempt.results]
             integrals = solver.integrals(attempt.step, others)
             # Select, do not multiply by 0: a rejected attempt may be NaN.
@@ -176,7 +184,7 @@ class RecordedSteps(Steps):
 
     batch_size = 1
 
-    def __init__(self, problem: Problem, edges, passed, count):
+    def __init__(self, problem: Problem, edges: Any, passed: Any, count: Any):
         self.problem, self.count, self.stops = problem, count, Stops.of(problem)
         # Recorded in eager mode, they are arrays even if the gradient is a graph's.
         self.edges = self.stops.constant(edges, problem.dtype)
@@ -203,7 +211,7 @@ class _Record:
     max_steps: int
     rule: Rule | None = None
 
-    def start(self, stops: Stops, y0):
+    def start(self, stops: Stops, y0: Structure) -> tuple:
         zeros = stops.constant(0.0, stops.problem.dtype), stops.constant(0, "int32")
         edges, passed = (backend.buffer(self.max_steps + 1, x) for x in zeros)
         if self.rule is None:
@@ -211,7 +219,7 @@ class _Record:
         mark = stops.constant(self.rule.first_mark, "int32")
         return edges, passed, self.rule.start(y0), mark
 
-    def add(self, recorded, attempt: Attempt):
+    def add(self, recorded: tuple, attempt: Attempt) -> tuple:
         # The next attempt overwrites a rejected one.
         edges, passed, saved, mark = recorded
         i = attempt.accepted

@@ -73,7 +73,7 @@ class Attempt(NamedTuple):
     results: list
 
 
-def evaluate_slope(step: Step, i: int, y: Structure):
+def evaluate_slope(step: Step, i: int, y: Structure) -> tuple[Structure, tuple[()]]:
     """The slope at node i, and an empty second value."""
     return step.slopes(step.theta)(i, y), ()
 
@@ -180,7 +180,7 @@ class _Loop:
         batch = self.stops.batch(*(vector(x) for x in (stop, start, end)))
         return batch.prepare(self.problem, self.params)[1](0), batch.located
 
-    def start(self, y0, extra) -> dict:
+    def start(self, y0: Structure, extra: Any) -> dict:
         none, most = self.stops.constant(0, "int32"), self.stops.lengths[0]
         zero = as_like(0.0, most)
         first = self.evaluate(self.step(none, zero, most)[0], 0, y0)

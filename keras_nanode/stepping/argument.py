@@ -1,6 +1,7 @@
 """The user's argument `steps`."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from keras_nanode.stepping.stepping import Stepping
 StepsLike = int | str | Adaptive | None
 
 
-def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
+def get_steps(solver: Solver | BDF, steps: StepsLike | dict) -> int | Adaptive:
     """Reads the argument `steps`: the number of steps, or an `Adaptive`.
 
     Raises:
@@ -44,7 +45,7 @@ def get_steps(solver: Solver | BDF, steps) -> int | Adaptive:
     return adaptive
 
 
-def _check_adaptive(solver: Solver | BDF, steps) -> Adaptive:
+def _check_adaptive(solver: Solver | BDF, steps: Any) -> Adaptive:
     if not isinstance(steps, Adaptive):
         raise ValueError(
             f"The solver {solver.name!r} chooses its steps by the estimated error and "
@@ -54,7 +55,7 @@ def _check_adaptive(solver: Solver | BDF, steps) -> Adaptive:
     return steps
 
 
-def serialize_steps(steps: int | Adaptive):
+def serialize_steps(steps: int | Adaptive) -> int | dict:
     """A form of `steps` that `get_steps` can read."""
     if isinstance(steps, Adaptive):
         return keras.saving.serialize_keras_object(steps)

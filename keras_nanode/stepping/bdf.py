@@ -48,7 +48,9 @@ class BDFSteps(Adaptive):
         return Solution(ys, stats)
 
 
-def _with_known_size(control: Adaptive, problem: Problem, y0, params):
+def _with_known_size(
+    control: Adaptive, problem: Problem, y0: Structure, params: Structure
+) -> tuple[Structure, dict]:
     shapes = [tuple(y.shape) for y in tree.flatten(y0)]
     if any(None in shape for shape in shapes):
         raise ValueError(
@@ -100,11 +102,11 @@ class _Layout:
         for shape in self.shapes:
             self.edges.append(self.edges[-1] + math.prod(shape))
 
-    def pack(self, structure: Structure):
+    def pack(self, structure: Structure) -> Any:
         leaves = [ops.cast(x, self.dtype) for x in tree.flatten(structure)]
         return ops.concatenate([ops.reshape(x, (-1,)) for x in leaves])
 
-    def unpack(self, vectors) -> Structure:
+    def unpack(self, vectors: Any) -> Structure:
         """Unpacks vectors along the last axis. The other axes stay in front."""
         front = ops.shape(vectors)[:-1]
         leaves = [
@@ -126,7 +128,14 @@ class _Piece:
     else the parameters.
     """
 
-    def __init__(self, problem: Problem, state: _Layout, params, start, end):
+    def __init__(
+        self,
+        problem: Problem,
+        state: _Layout,
+        params: Structure,
+        start: Any,
+        end: Any,
+    ):
         self.problem, self.state = problem, state
         self.start, self.end = start, end
         self.is_constant = problem.field.weights.set_of_nodes(2) == [0, 0]
@@ -141,7 +150,7 @@ class _Piece:
         first = ops.cast(self.problem.times[0], self.problem.dtype)
         return first + self.problem.direction * s
 
-    def _theta(self, params, fraction) -> Structure:
+    def _theta(self, params: Structure, fraction: Any) -> Structure:
         """The weights at a fraction of the piece."""
         weights = self.problem.field.weights
         start, end = (self._time(s)[None] for s in (self.start, self.end))
@@ -159,7 +168,7 @@ class _Piece:
         return self.problem.direction * self.state.pack(dy)
 
 
-def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y):
+def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y: Any) -> Any:
     solver, all_steps = _library()
     options = {
         "rtol": control.rtol,
@@ -204,14 +213,14 @@ def _library():
     return OrNaN, tfp.math.ode.ChosenBySolver
 
 
-def _counters(distance) -> dict:
+def _counters(distance: Any) -> dict:
     """The first counters, those of the adaptive loop."""
     none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
     counts = dict.fromkeys(("tried", "accepted", "num_fevals", "status"), none)
     return {**counts, "s": zero, "h": zero}
 
 
-def _count(counters: dict, found, end) -> dict:
+def _count(counters: dict, found: Any, end: Any) -> dict:
     """The counters after one more piece, unchanged if an earlier piece failed."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations

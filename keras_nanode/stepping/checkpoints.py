@@ -63,7 +63,7 @@ class Segments:
         return cls(count, length, 0, num, num + length - 1)
 
     @classmethod
-    def of_one_length(cls, count, limit, num: int | None) -> "Segments":
+    def of_one_length(cls, count: Any, limit: Any, num: int | None) -> "Segments":
         """`num` equal segments of `count` steps, where `count` is a tensor.
 
         Without a `num`, there are ceil(sqrt(limit)) segments. `limit` is the largest
@@ -92,7 +92,7 @@ class Segments:
         firsts = self._first(ops.arange(self.most, dtype="int32"))
         return ops.sum(ops.cast(firsts < self.count, "int32"))
 
-    def segments(self, count, mark) -> "Segments":
+    def segments(self, count: Any, mark: Any) -> "Segments":
         """Itself. `Rule` has the same method."""
         del count, mark
         return self
@@ -101,7 +101,7 @@ class Segments:
         later = _positive_part(s - self.equal)
         return s * self.first_length + self.growth * (later * (later - 1) // 2)
 
-    def span(self, s) -> tuple[Any, Any]:
+    def span(self, s: Any) -> tuple[Any, Any]:
         """The first step of segment s, and its number of steps."""
         first, later = self._first(s), _positive_part(s - self.equal)
         length, left = self.first_length + self.growth * later, self.count - first
@@ -130,11 +130,13 @@ class Rule(abc.ABC):
         """As in `Segments`."""
 
     @abc.abstractmethod
-    def keep(self, saved: Structure, mark, i, y: Structure) -> tuple[Structure, Any]:
+    def keep(
+        self, saved: Structure, mark: Any, i: Any, y: Structure
+    ) -> tuple[Structure, Any]:
         """Writes the state before step i if it is kept. Gives buffers and new mark."""
 
     @abc.abstractmethod
-    def segments(self, count, mark) -> Segments:
+    def segments(self, count: Any, mark: Any) -> Segments:
         """The segments that `count` steps were divided into."""
 
     def start(self, y: Structure) -> Structure:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 _quietly = np.errstate(all="ignore")
 
 
-def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
+def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure) -> Any:
     """The root mean square of x / (atol + rtol max(|sizes|)) over the structure.
 
     It is finite and nonzero wherever these ratios are, in any unit of x."""
@@ -40,7 +41,7 @@ def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure):
     return _root_mean_square(ratios) / unit
 
 
-def step_factor(norm, previous, order: int):
+def step_factor(norm: Any, previous: Any, order: int) -> Any:
     """The factor by which to change the step after an error of the given norm.
 
     This is a PI controller. `previous` is the norm of the last accepted step. At every
@@ -93,17 +94,17 @@ def _second_guess(h0, d1, d2, exponent, least):
     return where(h1 > least, h1, least)
 
 
-def _power(numerator: float, exponent: float, x):
+def _power(numerator: float, exponent: float, x: Any) -> Any:
     """(numerator / x) ** exponent, even if the fraction may underflow."""
     x = where(x > 0, x, _tiny(x.dtype))
     return numerator**exponent * x**-exponent
 
 
-def _tiny(dtype) -> float:
+def _tiny(dtype: Any) -> float:
     return float(np.finfo(keras.backend.standardize_dtype(dtype)).tiny)
 
 
-def _root_mean_square(leaves: list):
+def _root_mean_square(leaves: list) -> Any:
     """The root mean square of all entries. Scaling prevents over- and underflow."""
     dtypes = {keras.backend.standardize_dtype(leaf.dtype) for leaf in leaves}
     dtype = "float64" if "float64" in dtypes else "float32"
@@ -121,7 +122,7 @@ def _largest(leaf):
     return ops.max(abs(leaf)) if known else ops.max(abs(leaf), initial=0.0)
 
 
-def _count(leaves: list, dtype):
+def _count(leaves: list, dtype: str) -> Any:
     """The number of entries, but at least 1, since an empty batch has no error."""
     if all(None not in leaf.shape for leaf in leaves):
         return max(sum(math.prod(leaf.shape) for leaf in leaves), 1)

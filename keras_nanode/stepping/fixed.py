@@ -13,7 +13,7 @@ from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.loops import backward_loop, balanced, solve
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Batch, Steps
-from keras_nanode.stepping.stepping import Augmented, Solution, Stepping
+from keras_nanode.stepping.stepping import Solution, Stepping
 from keras_nanode.structures import row, zeros_like
 from keras_nanode.vector_field import between, pieces
 
@@ -24,7 +24,7 @@ class Fixed(Stepping):
 
     num: int
 
-    def checkpoints(self, problem: Problem, num):
+    def checkpoints(self, problem: Problem, num: int | None) -> Segments:
         count = problem.num_used * self.num
         limit = problem.num_intervals * self.num
         if problem.count is None and isinstance(limit, int):
@@ -54,7 +54,7 @@ class Fixed(Stepping):
         # Equal steps are known without a solve.
         return Solution(None)
 
-    def run_augmented(self, problem, params, system: Augmented, y):
+    def run_augmented(self, problem, params, system, y):
         steps = FixedSteps(problem, self.num, balanced(self.num))
 
         def body(i, step, y):
@@ -73,8 +73,9 @@ class Fixed(Stepping):
 class FixedSteps(Steps):
     """`steps` equal steps between neighbouring times, computed before the solve.
 
-    Their lengths and times are computed in float64 from integers before they are
-    rounded.
+    If the problem's times are a NumPy array, the lengths and times of the steps are
+    computed in float64, and then rounded. If they are a tensor, its dtype takes the
+    place of float64.
 
     Args:
         problem: The problem.

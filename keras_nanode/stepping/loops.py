@@ -1,13 +1,14 @@
 """The loops over steps whose times are known, forwards and backwards.
 
     for each batch of steps:             the weights of its steps are computed at once
-        for each step:                   one Runge-Kutta step, or its vjp
-            for each stage: f(t, y, theta)
+        for each step:                   one step of the solver, or its vjp
+            for each evaluation: f(t, y, theta)
         backwards only: the cotangents of the batch's weights are contracted at once
 
 `solve` takes all steps, segment by segment if it keeps states.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -27,8 +28,15 @@ def balanced(count: int, most: int = BATCH) -> int:
 
 
 def _loop_over_batches(
-    steps: Steps, params, first, count, run, carry, reverse=False, limit=None
-):
+    steps: Steps,
+    params: Structure,
+    first: Any,
+    count: Any,
+    run: Callable,
+    carry: Any,
+    reverse: bool = False,
+    limit: Any = None,
+) -> Any:
     """Runs `carry = run(start, length, batch, prepared, get_step, carry)` per batch."""
     size = steps.batch_size
     number = (count + size - 1) // size
@@ -51,7 +59,15 @@ def _loop_over_batches(
     return steps.loop(number, body, carry, limit)
 
 
-def forward_loop(steps: Steps, params, first, count, body, carry, limit=None):
+def forward_loop(
+    steps: Steps,
+    params: Structure,
+    first: Any,
+    count: Any,
+    body: Callable,
+    carry: Any,
+    limit: Any = None,
+) -> Any:
     """Runs `carry = body(i, step, carry)` for `count` steps from `first` on.
 
     With a `limit` on `count`, the loop can be differentiated.
@@ -69,8 +85,15 @@ def forward_loop(steps: Steps, params, first, count, body, carry, limit=None):
 
 
 def backward_loop(
-    steps: Steps, params, first, count, body, carry, gradient, reverse=True
-):
+    steps: Steps,
+    params: Structure,
+    first: Any,
+    count: Any,
+    body: Callable,
+    carry: Any,
+    gradient: Structure,
+    reverse: bool = True,
+) -> tuple[Any, Structure]:
     """Runs `carry, cotangents = body(i, step, carry)` for each step, last to first.
 
     Args:

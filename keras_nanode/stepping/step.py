@@ -2,9 +2,11 @@
 
 import abc
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from keras_nanode import backend
+from keras_nanode.solvers.solver import Slopes
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.structures import add, apply_if, row, zeros_like
 from keras_nanode.tree import Structure
@@ -26,11 +28,11 @@ class Step:
     def __init__(
         self,
         problem: Problem,
-        h,
-        times,
+        h: Any,
+        times: Any,
         theta: list[Structure],
-        jump=None,
-        absorbed=None,
+        jump: Any = None,
+        absorbed: Any = None,
     ):
         self.problem, self.h, self.times = problem, h, times
         self.theta, self.jump, self.absorbed = theta, jump, absorbed
@@ -56,18 +58,20 @@ class Step:
         # Multiplying by h, or by 1, is its own transpose.
         return [scale(cotangent, self.absorbed) for cotangent in cotangents]
 
-    def slopes(self, theta: list[Structure]):
+    def slopes(self, theta: list[Structure]) -> Slopes:
         """f(i, y), the vector field at node i, with the given sets of weights."""
         func, sets = self.problem.field.func, self.problem.set_of_nodes
         return lambda i, y: func(self.times[i], y, theta[sets[i]])
 
-    def linearize(self, i: int, y: Structure):
+    def linearize(self, i: int, y: Structure) -> tuple[Structure, Callable]:
         """The slope at node i, and its pullback to y and the weights there."""
         func = self.problem.field.func
         theta = self.theta[self.problem.set_of_nodes[i]]
         return backend.vjp(functools.partial(func, self.times[i]), y, theta)
 
-    def sum_by_set(self, nodes, cotangents: list[Structure]) -> list[Structure]:
+    def sum_by_set(
+        self, nodes: Iterable[int], cotangents: list[Structure]
+    ) -> list[Structure]:
         """Sums the cotangents of the weights at nodes, for each set of weights."""
         sums: list = [None] * len(self.theta)
         # A stage that only the error estimate uses has a node but no cotangent.
@@ -84,25 +88,25 @@ class Step:
         is the cotangent of the state after it."""
         return self.problem.solver.vjp(self, state, a)
 
-    def cross_jump(self, state, theta: list[Structure]):
+    def cross_jump(self, state: Any, theta: list[Structure]) -> Any:
         """The state at the start of the step, after a jump of the weights there."""
         # The last set holds the weights of the step before.
         before = self.slopes([theta[-1]] * len(theta))
         return self.problem.solver.cross_jump(self.slopes(theta), before, state)
 
-    def uncross_jump(self, state, theta: list[Structure]):
+    def uncross_jump(self, state: Any, theta: list[Structure]) -> Any:
         """The inverse of `cross_jump`."""
         before = self.slopes([theta[-1]] * len(theta))
         return self.problem.solver.uncross_jump(self.slopes(theta), before, state)
 
-    def take(self, state, theta: list[Structure]):
+    def take(self, state: Any, theta: list[Structure]) -> Any:
         """The state after the step."""
         if self.jump is not None:
             cross = functools.partial(self.cross_jump, theta=theta)
             state = apply_if(self.jump, cross, state)
         return self.problem.solver.step(self.slopes(theta), self.h, state)
 
-    def take_back(self, state, theta: list[Structure]):
+    def take_back(self, state: Any, theta: list[Structure]) -> Any:
         """The state before the step."""
         state = self.problem.solver.step_back(self.slopes(theta), self.h, state)
         if self.jump is None:
@@ -126,12 +130,14 @@ class Batch(NamedTuple):
     located: Any
     jumps: Any = None
 
-    def prepare(self, problem: Problem, params: Structure):
+    def prepare(
+        self, problem: Problem, params: Structure
+    ) -> tuple[Structure, Callable[[Any], Step]]:
         """The weights of all steps, and a function `step(j)` for the j-th step."""
         weights = problem.field.weights
         prepared = weights.prepare(params, self.located)
 
-        def step(j) -> Step:
+        def step(j: Any) -> Step:
             h, times, jump = (
                 x if x is None else row(x, j) for x in (self.h, self.times, self.jumps)
             )
@@ -156,13 +162,13 @@ class Steps(abc.ABC):
     batch_size: int
 
     @abc.abstractmethod
-    def batch(self, first) -> Batch:
+    def batch(self, first: Any) -> Batch:
         """The batch of `batch_size` steps that begins with step `first`."""
 
     @abc.abstractmethod
-    def interval(self, i) -> Any:
+    def interval(self, i: Any) -> Any:
         """The index of the interval between output times that step i is in."""
 
     @abc.abstractmethod
-    def loop(self, count, body, state, limit=None) -> Any:
+    def loop(self, count: Any, body: Callable, state: Any, limit: Any = None) -> Any:
         """Like `backend.fori_loop`, over steps or over their batches or segments."""

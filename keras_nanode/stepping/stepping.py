@@ -78,7 +78,10 @@ class Stepping(abc.ABC):
 
     @abc.abstractmethod
     def steps(
-        self, problem: Problem, record, checkpoints: Segments | Rule | None = None
+        self,
+        problem: Problem,
+        record: Any,
+        checkpoints: Segments | Rule | None = None,
     ) -> Steps:
         """The steps that were taken, to take them again."""
 

@@ -83,7 +83,7 @@ class Stops:
         """Whether places are numbers."""
         return isinstance(self.at, np.ndarray)
 
-    def constant(self, x, dtype: str):
+    def constant(self, x: Any, dtype: str) -> Any:
         """A number or an array, as a tensor unless places are numbers."""
         return x if self.is_known else ops.convert_to_tensor(x, dtype)
 
@@ -96,7 +96,7 @@ class Stops:
         """The interval between output times that contains the step after a stop."""
         return stop if self.rows is None else take(self.intervals, stop)
 
-    def batch(self, stop, start, end) -> Batch:
+    def batch(self, stop: Any, start: Any, end: Any) -> Batch:
         """The steps from distance `start` to `end` from the stops. All are `(n,)`."""
         problem, of = self.problem, np if self.is_known else ops
         sign, length = problem.direction, take(self.lengths, stop)

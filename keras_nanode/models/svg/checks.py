@@ -1,5 +1,8 @@
 """Checks of the video model's arguments and inputs, before anything is computed."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -22,12 +25,12 @@ _PRESETS: dict[str, dict] = {
 }
 
 
-def preset(name) -> dict:
+def preset(name: str) -> dict:
     """The arguments that a preset stands for."""
     return _PRESETS[checks.one_of("preset", name, _PRESETS)]
 
 
-def frame_shape(value) -> tuple[int, ...]:
+def frame_shape(value: Sequence[int]) -> tuple[int, ...]:
     divisor = 2**_LEVELS
     expected = (
         "(height, width, channels), with a height and a width that are multiples of "
@@ -39,12 +42,12 @@ def frame_shape(value) -> tuple[int, ...]:
     return shape
 
 
-def filters(value) -> tuple[int, ...]:
+def filters(value: Sequence[int]) -> tuple[int, ...]:
     expected = "four widths, from the highest resolution to the lowest"
     return checks.integers("filters", value, expected, _LEVELS)
 
 
-def kl_weight(beta) -> float:
+def kl_weight(beta: float) -> float:
     return checks.number(
         "beta", beta, "a finite number of at least 0", lambda beta: beta >= 0
     )
@@ -54,7 +57,7 @@ def kl_weight(beta) -> float:
 _TOLERANCE = 1e-2
 
 
-def frames(name: str, x, shape: tuple[int, ...], least: int) -> None:
+def frames(name: str, x: Any, shape: tuple[int, ...], least: int) -> None:
     """Checks videos: their axes, their dtype and, if it is known, their range."""
     given = tuple(x.shape)
     if len(given) != 5 or given[2:] != shape:
@@ -103,7 +106,7 @@ def range_message(name: str) -> str:
     return f"`{name}` must be in [0, 1]. Divide bytes by 255."
 
 
-def actions(given, dim: int, videos, time):
+def actions(given: Any, dim: int, videos: Any, time: Any) -> Any:
     """The first `time` actions of `videos`, with size 0 for a model without actions."""
     if given is None and not dim:
         return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
@@ -122,7 +125,7 @@ def actions(given, dim: int, videos, time):
     return ops.cast(given[:, :time], videos.dtype)
 
 
-def noise(given, shape: tuple[int, ...]):
+def noise(given: Any, shape: tuple[int, ...]) -> Any:
     """The noise as a tensor, if it has the right shape."""
     given = ops.convert_to_tensor(given)
     if tuple(given.shape)[1:] != shape:

@@ -49,7 +49,7 @@ class VGG:
     adjoint: AdjointLike
     dtype: object
 
-    def encoder(self, frame_shape, feature_dim) -> keras.Model:
+    def encoder(self, frame_shape: tuple[int, ...], feature_dim: int) -> keras.Model:
         """From frames to features and to the skip maps, one before each pooling."""
         frames = x = keras.Input(frame_shape, dtype=self._compute_dtype)
         skips = []
@@ -61,7 +61,7 @@ class VGG:
         features = keras.layers.Flatten(dtype=self.dtype, **_LAYOUT)(x)
         return keras.Model(frames, [features, *skips], name="encoder")
 
-    def decoder(self, frame_shape, feature_dim) -> keras.Model:
+    def decoder(self, frame_shape: tuple[int, ...], feature_dim: int) -> keras.Model:
         """From features and the encoder's skip maps to frames."""
         sizes, narrows_last = LAYOUTS[self.layout]
         height, width, channels = frame_shape
