@@ -16,12 +16,14 @@ class Evaluations(keras.callbacks.Callback):
     evaluations of the dynamics in a training call, and `<layer>_failed`, the number of
     calls whose steps ended before the last time. In a compiled function, a failure
     makes the output NaN. Then the loss and, after the update, the weights are NaN too.
-    The first failure of each kind in an epoch gives a `RuntimeWarning` with advice.
+    The first failure of each kind in an epoch gives a `RuntimeWarning` with advice. In
+    eager mode, and so on PyTorch, a failure is an error and ends the training.
 
     To skip the update of such a batch, and keep the weights, compile the model with
     `keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)`, which skips
-    updates that are not finite. The loss that Keras shows is the epoch's mean, so it
-    stays NaN. A BatchNormalization after the ODE still takes NaN into its statistics.
+    updates that are not finite. Then a failure is NaN in eager mode too. The loss that
+    Keras shows is the epoch's mean, so it stays NaN. A BatchNormalization after the ODE
+    still takes NaN into its statistics.
 
     These numbers are not Keras metrics, so `evaluate`, `train_on_batch` and
     `test_on_batch` return the same as with fixed steps. There are drawbacks:
@@ -45,8 +47,14 @@ class Evaluations(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._told = epoch, set()
         self._odes = [x for x in all_layers(self.model) if isinstance(x, ODE)]
+        skips = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
         for ode in self._odes:
             ode.tally.reset()
+            ode.tally.skips = skips
+
+    def on_train_end(self, logs=None):
+        for ode in self._odes:
+            ode.tally.skips = False
 
     def on_train_batch_end(self, batch, logs=None):
         self._add(logs)

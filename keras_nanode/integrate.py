@@ -7,8 +7,12 @@ from keras import ops
 
 from keras_nanode import adjoints, backend, checks, tree
 from keras_nanode.stepping import Adaptive, Problem, Status, stepping_of
+from keras_nanode.structures import stack
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
+
+# The statistics of a solve that `odeint` gives.
+STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
 def integrate(
@@ -31,6 +35,8 @@ def integrate(
     """
     adjoint.check(solver)
     problem = Problem(field, solver, times, time_dtype(y0), count)
+    if any(map(backend.is_shape, tree.flatten(y0))):
+        return _shapes(problem, y0)
     ys, stats = adjoint.solve(problem, stepping_of(solver, steps), y0, params)
     if fails and stats and backend.is_known(stats["status"]):
         status, t, h = (
@@ -43,6 +49,12 @@ def integrate(
                 f"t={t:.9g}, step size={h:.3g}, solver={solver.name!r}, steps={steps}"
             )
     return ys, stats
+
+
+def _shapes(problem: Problem, y0: Structure) -> tuple[Structure, dict]:
+    """Results of the right shapes, without a solve."""
+    ys = stack([y0] * problem.num_intervals)
+    return ys, dict.fromkeys(STATS, ops.zeros((), "int32"))
 
 
 def as_state(y: Any, name: str = "inputs") -> Any:

@@ -10,13 +10,11 @@ from keras import ops
 from keras_nanode import adjoints, checks, solvers, tree
 from keras_nanode import times as form
 from keras_nanode.dynamics import arrangement, function_field, vector_field
-from keras_nanode.integrate import as_state, integrate, time_dtype
+from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, VectorField
-
-_STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
 def odeint(
@@ -128,7 +126,7 @@ def odeint(
         )
         ys = times.at_given(start, ys)
     else:
-        ys, stats = times.at_rest(start), dict.fromkeys(_STATS, 0)
+        ys, stats = times.at_rest(start), dict.fromkeys(STATS, 0)
     y = tree.map_structure(
         lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ys)
     )
@@ -136,7 +134,7 @@ def odeint(
         return y
     if not isinstance(steps, Adaptive):
         stats = _fixed_stats(method, times.num_intervals * steps, y)
-    stats = {key: ops.convert_to_tensor(stats[key], "int32") for key in _STATS}
+    stats = {key: ops.convert_to_tensor(stats[key], "int32") for key in STATS}
     if times.ordered is not None:
         unordered = ops.cast(int(Status.UNORDERED), "int32")
         stats["status"] = ops.where(times.ordered, stats["status"], unordered)
@@ -209,7 +207,7 @@ def _fixed_stats(solver: Solver, count: Any, ys: Structure) -> dict:
     status = ops.where(good, int(Status.SUCCESS), int(Status.NON_FINITE))
     nfe = count * solver.evaluations + solver.carries_slopes
     values = (count, count, 0, nfe, status)
-    return {k: ops.cast(v, "int32") for k, v in zip(_STATS, values, strict=True)}
+    return {k: ops.cast(v, "int32") for k, v in zip(STATS, values, strict=True)}
 
 
 def _as_field(

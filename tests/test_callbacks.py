@@ -6,7 +6,7 @@ import pytest
 from cases import numbers, random
 from keras import ops
 
-from keras_nanode import Adaptive, bases, callbacks, layers
+from keras_nanode import Adaptive, bases, callbacks, layers, odeint
 from keras_nanode.stepping import Status
 
 X = random((8, 3))
@@ -156,20 +156,42 @@ def test_a_failure_in_a_compiled_step_says_which_layer_and_why():
     assert history["flow_failed"] == [1, 2]
 
 
-@compiled_backends
+@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.filterwarnings("ignore:The adaptive steps:RuntimeWarning")
-def test_a_failed_batch_can_be_skipped():
+def test_a_failed_batch_can_be_skipped(eager):
     """The weights are those of training without that batch."""
     scaled = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.1), initial_scale=1.0
     )
-    model, alone = explosive(optimizer=scaled), explosive(optimizer="sgd")
+    model = explosive(optimizer=scaled, run_eagerly=eager)
+    alone = explosive(optimizer="sgd")
     alone.compile(keras.optimizers.SGD(0.1), "mse")
     assert fit(model, BATCHES)["flow_failed"] == [1, 1]
     fit(alone, BATCHES[:4])
     (w,), (expected,) = model.get_weights(), alone.get_weights()
     np.testing.assert_allclose(w, expected, rtol=1e-6)
     assert np.isfinite(w) and w != 1
+    if eager and keras.backend.backend() != "jax":
+        with pytest.raises(RuntimeError, match="adaptive steps of the layer 'flow'"):
+            model.layers[0](BATCHES, training=True)
+
+
+def test_shapes_alone_need_no_solve():
+    """Keras on PyTorch asks for them, first on its meta device and then with ones."""
+
+    def solved(x):
+        return odeint(lambda t, y: y * y, x, [0.0, 1.0, 2.0], return_stats=True)[0][-1]
+
+    class Solves(keras.layers.Layer):
+        def call(self, x):
+            return solved(x)
+
+    explosive_from_ones = layers.ODE(Explosive(), "bosh3", Adaptive(max_steps=50))
+    head = keras.layers.Dense(1)
+    model = keras.Sequential([explosive_from_ones, Solves(), head])
+    model.compile("sgd", "mse")
+    x = np.full((8, 3), 0.1, "float32")
+    assert np.isfinite(model.fit(x, x[:, :1], verbose=0).history["loss"]).all()
 
 
 def test_a_failure_in_eager_mode_is_an_error():

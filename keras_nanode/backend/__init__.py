@@ -33,6 +33,8 @@ any structure of tensors that `keras.tree` understands.
     function is being compiled.
 `is_known(x) -> bool`
     Whether a tensor has a value now, not only later in a compiled function.
+`is_shape(x) -> bool`
+    Whether a tensor is but a shape and a dtype: Keras on PyTorch evaluates such ones.
 `report(f, value, state) -> bool`, `await_reports()`
     A compiled function may be unable to assign to variables that it was not given.
     There `f(value)` is called with an array whenever it runs, and the result is True.
@@ -81,6 +83,7 @@ read = _module.read
 stack = _module.stack
 eagerly = _module.eagerly
 is_known = _module.is_known
+is_shape = _module.is_shape
 report = _module.report
 await_reports = _module.await_reports
 as_graph = _module.as_graph

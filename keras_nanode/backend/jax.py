@@ -74,6 +74,10 @@ def is_known(x):
     return not isinstance(x, jax.core.Tracer)
 
 
+def is_shape(x):
+    return False
+
+
 def report(f, value, state):
     # Call f also outside compiled functions: Keras takes the values of variables away
     # while it trains.

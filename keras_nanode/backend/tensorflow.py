@@ -141,6 +141,10 @@ def is_known(x):
     return not tf.is_symbolic_tensor(x)
 
 
+def is_shape(x):
+    return False
+
+
 def report(f, value, state):
     return False
 

@@ -136,6 +136,10 @@ def is_known(x):
     return not torch.compiler.is_compiling()
 
 
+def is_shape(x):
+    return x.is_meta
+
+
 def report(f, value, state):
     return False
 

@@ -207,9 +207,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
 
     def _flow(self, inputs, t_span, training, mask):
         field, params = self.field(mask)
-        adjoint = self.adjoint
-        if not training:
-            adjoint = for_inference(adjoint, self.steps)
+        adjoint = self.adjoint if training else for_inference(self.adjoint, self.steps)
         y, stats = integrate(
             field,
             as_state(inputs),
@@ -219,6 +217,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             steps=self.steps,
             adjoint=adjoint,
             name=f"the layer {self.name!r}",
+            fails=not (training and self.tally.skips),
         )
         if training and self.is_adaptive:
             self.tally.add(stats, inputs)

@@ -19,7 +19,13 @@ class Tally:
 
     It is neither a weight nor a metric of its layer, since Keras does not track what a
     plain object holds. So files and `evaluate` are the same as with fixed steps.
+
+    Attributes:
+        skips: Whether the update of a failed batch is skipped. Then a failure in
+            training is no error in eager mode either.
     """
+
+    skips = False
 
     def __init__(self):
         self._counts = keras.Variable(
