@@ -1,5 +1,7 @@
 """What the vector field may be, and what it may do to the tensors that it sees."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -144,14 +146,20 @@ def slope_of(kind):
         t *= 0
         return t - y
 
-    return {"state": in_place, "buffer": a_buffer, "time": the_time}[kind]
+    def an_array(t, y):
+        buffer.numpy()[:] = -y.detach().numpy()
+        return buffer
+
+    given = {"state": in_place, "buffer": a_buffer, "array": an_array, "time": the_time}
+    return given[kind]
 
 
 @only_torch
 @pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize("kind", ["state", "buffer", "time"])
+@pytest.mark.parametrize("kind", ["state", "buffer", "array", "time"])
 def test_what_func_writes_over_changes_nothing(kind, way):
-    if kind == "buffer" and way.get("adjoint") == "direct":
+    is_buffer = kind in ("buffer", "array")
+    if is_buffer and way.get("adjoint") == "direct":
         pytest.skip("PyTorch has no gradient of a result that is written elsewhere")
     y0 = ops.ones(2)
     y = odeint(slope_of(kind), y0, TIMES, **way)
@@ -159,7 +167,7 @@ def test_what_func_writes_over_changes_nothing(kind, way):
         numbers(y), numbers(odeint(lambda t, y: -y, y0, TIMES, **way))
     )
     np.testing.assert_array_equal(numbers(y0), 1)
-    if kind != "buffer":
+    if not is_buffer:
         tensors = ops.convert_to_tensor(np.ones(2))
         actual = gradients(lambda y: odeint(slope_of(kind), y, TIMES, **way), tensors)
         desired = gradients(lambda y: odeint(lambda t, y: -y, y, TIMES, **way), tensors)
@@ -237,3 +245,30 @@ def test_complex_numbers_are_refused_without_advice_that_drops_half(where, as_te
     with pytest.raises(ValueError, match="keras.ops.imag.*Received: .*complex") as info:
         where(z)
     assert "cast" not in str(info.value)
+
+
+@only_torch
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "reversible"])
+def test_pytorch_frees_what_was_kept_after_the_backward_pass(adjoint):
+    import torch
+
+    def kept():
+        """How many states are alive that only a solve can hold."""
+        gc.collect()
+        shape = (7, 11, 13)
+        found = [x for x in gc.get_objects() if type(x) is torch.Tensor]
+        return sum(tuple(x.shape) == shape for x in found)
+
+    y = torch.ones((7, 11, 13), requires_grad=True)
+    options = {"solver": "alf" if adjoint == "reversible" else "heun", "steps": 36}
+    counts = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: counts.append(x.shape) or x, lambda x: x
+    ):
+        y1 = odeint(lambda t, y: -y, y, [0.0, 1.0], adjoint=adjoint, **options)[-1]
+    assert counts, "hooks see what is kept"
+    loss = y1.sum()
+    loss.backward()
+    assert kept() <= 3  # y, y1 and the gradient
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()

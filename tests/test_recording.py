@@ -193,6 +193,16 @@ def test_a_changed_attribute_is_seen():
     assert abs(changed - linear).max() > 0.1
 
 
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_an_attribute_that_is_changed_in_place_is_seen(kind):
+    scaling = keras.layers.Rescaling(kind([1.0] * 8))
+    ode = layers.ODE(keras.Sequential([keras.layers.Dense(8), scaling]), "euler", 1)
+    before = numbers(ode(X)) - X
+    scaling.scale[0] = 9.0
+    after = numbers(ode(X)) - X
+    np.testing.assert_allclose(after[..., 0], 9 * before[..., 0], rtol=1e-5)
+
+
 STATE = {"calls": 0, "rate": 1.0}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
@@ -116,9 +117,19 @@ def _constants(layer: keras.Layer) -> list | None:
         for name, value in vars(part).items():
             if callable(value) and not (_is_known(value) or _is_formula(value)):
                 return None
-            plain = isinstance(value, (bool, int, float, str, type(None)))
-            found.append((name, value if plain else id(value)))
+            found.append((name, _known(value)))
     return found
+
+
+def _known(value):
+    """A value that is equal to another only if calls with both are the same."""
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):  # which may be changed in place
+        return [_known(x) for x in value]
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return id(value)
 
 
 def _is_known(code: Any) -> bool:

@@ -44,11 +44,12 @@ class _CustomVJP(torch.autograd.Function):
     @staticmethod
     def forward(ctx, forward, backward, message, primals, structure, *flat_primals):
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
-        # Detach, since an output that holds itself through `ctx` is never freed.
-        ctx.residuals = tree.map_structure(_own, residuals)
         ctx.outputs = tree.map_structure(lambda _: 0, outputs)
         ctx.backward_fn, ctx.message = backward, message
-        ctx.save_for_backward(*flat_primals)
+        # PyTorch frees saved tensors after use, and its hooks may keep them elsewhere.
+        saved, ctx.number = list(flat_primals), len(flat_primals)
+        ctx.residuals = tree.map_structure(functools.partial(_put, saved), residuals)
+        ctx.save_for_backward(*saved)
         structure.append(ctx.outputs)
         return tuple(tree.flatten(outputs))
 
@@ -56,9 +57,10 @@ class _CustomVJP(torch.autograd.Function):
     def backward(ctx, *flat_cotangents):
         with torch.no_grad():
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-            residuals = tree.map_structure(_own, ctx.residuals)
+            saved = ctx.saved_tensors
+            residuals = tree.map_structure(lambda get: get(saved), ctx.residuals)
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
-        sources = (*flat_cotangents, *ctx.saved_tensors)
+        sources = (*flat_cotangents, *saved[: ctx.number])
         return *(None,) * 5, *_Once.apply(
             ctx.message, len(gradients), *gradients, *sources
         )
@@ -77,10 +79,18 @@ class _Once(torch.autograd.Function):
         raise ValueError(ctx.message)
 
 
-def _own(x):
+def _put(saved: list, x):
+    """Puts the tensors of a residual into a list. Gives a function that finds the
+    residual in that list."""
+    start = len(saved)
     if isinstance(x, _eager.Buffer):
-        return x.copy()
-    return x.detach() if isinstance(x, torch.Tensor) else x
+        saved += x.slots
+        end, join = len(saved), x.join
+        return lambda saved: _eager.Buffer(list(saved[start:end]), join)
+    if isinstance(x, torch.Tensor):
+        saved.append(x)
+        return lambda saved: saved[start]
+    return lambda _: x
 
 
 def custom_vjp(forward, backward, message, *primals):
@@ -162,10 +172,14 @@ def shielded(f, layer=None):
         versions = tree.map_structure(_version, others)
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
         require(versions == tree.map_structure(_version, others), _WRITTEN)
-        # A tensor that was written to may be a buffer, and be written to again.
-        return tree.map_structure(lambda x: x.clone() if _version(x) else x, outputs)
+        # A result may be a buffer, and be written to again. NumPy's writes show nowhere.
+        return tree.map_structure(_copied, outputs)
 
     return run if layer is None else _recording.recorded(layer, run, vjp)
+
+
+def _copied(x):
+    return x.clone() if isinstance(x, torch.Tensor) else x
 
 
 def _version(x):
