@@ -9,7 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
-from keras_nanode.structures import add, nan_rows, row, stop_gradient, zeros_like
+from keras_nanode.structures import (
+    add,
+    nan_rows,
+    nan_where,
+    row,
+    stop_gradient,
+    zeros_like,
+)
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
 
@@ -65,7 +72,18 @@ class Times:
             lambda start, ys: ops.concatenate([start[None], ys]), start, ys
         )
         given = tree.map_structure(lambda y: ops.take(y, source, axis=0), every)
-        return given if self.ordered is None else nan_rows(given, ~self.ordered)
+        return given if self.ordered is None else self._nan_unless_ordered(given)
+
+    def _nan_unless_ordered(self, ys: Structure) -> Structure:
+        t = self.given[1:] + self.given[0]
+        # 0 with a gradient of 0, or NaN with a gradient of NaN: without this it is 0.
+        nothing = t * (nan_where(~self.ordered, t.dtype) - 1)
+
+        def leaf(y):
+            rows = ops.reshape(nothing, (-1, *[1] * (len(y.shape) - 1)))
+            return y + ops.cast(rows, y.dtype)
+
+        return tree.map_structure(leaf, nan_rows(ys, ~self.ordered))
 
     def at_rest(self, start: Structure) -> Structure:
         """Like `at_given`, if all times are equal."""
@@ -107,13 +125,21 @@ def _is_tensor(t: Any) -> bool:
 def _floating(t: Any, *dtypes: str) -> Any:
     """`t` as a tensor of the most precise of its dtype and these."""
     t = ops.copy(ops.convert_to_tensor(t))
-    found = {keras.backend.standardize_dtype(t.dtype), *dtypes}
+    dtype = keras.backend.standardize_dtype(t.dtype)
+    if not (keras.backend.is_float_dtype(dtype) or keras.backend.is_int_dtype(dtype)):
+        raise ValueError(
+            f"`t` must be real numbers. Received: a tensor of dtype={dtype}"
+        )
+    found = {dtype, *dtypes}
     return ops.cast(t, "float64" if "float64" in found else "float32")
 
 
 def _stacked(times):
     """Stacks a list of scalars, some of which are tensors."""
-    tensors = [_floating(t if _is_tensor(t) else np.array(t, "float64")) for t in times]
+    tensors = [
+        _floating(t if _is_tensor(t) else checks.array("t", t, "real numbers"))
+        for t in times
+    ]
     for t, given in zip(tensors, times, strict=True):
         if len(t.shape) > 0:
             raise ValueError(

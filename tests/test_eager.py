@@ -223,6 +223,29 @@ def test_what_is_closed_over_learns_in_no_mode(adjoint, mode):
 
 @in_both_modes
 @pytest.mark.parametrize("adjoint", LEAN)
+def test_what_is_closed_over_alone_learns_in_no_mode(adjoint, mode):
+    solver, _ = LEAN[adjoint]
+    w = tf.constant(0.5)
+
+    def end():
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            end = odeint(
+                lambda t, y: w * y,
+                tf.ones((3,)),
+                [0.0, 1.0],
+                solver=solver,
+                steps=3,
+                adjoint=adjoint,
+            )
+        assert tape.gradient(end, w) is None
+        return end
+
+    assert np.isfinite(mode(end)()).all()
+
+
+@in_both_modes
+@pytest.mark.parametrize("adjoint", LEAN)
 def test_a_variable_that_is_closed_over_is_named(adjoint, mode):
     y, w = tf.ones((3,)), tf.Variable(0.5, name="rate")
     solver, _ = LEAN[adjoint]

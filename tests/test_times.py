@@ -196,6 +196,29 @@ def test_disorder_is_refused_or_said(kind, disorder):
         np.ones(2),
     )
     assert np.isnan(found).all()
+    (in_t,) = gradients(
+        lambda t: odeint(forced, np.ones(2), t, **KINDS[kind])[1:],
+        np.array(times, FLOAT64),
+    )
+    assert np.isnan(in_t).all()
+
+
+@pytest.mark.parametrize(
+    ("t", "dtype"),
+    [
+        (lambda: ops.convert_to_tensor(np.array([0, 1j])), "complex"),
+        (lambda: [0.0, ops.convert_to_tensor(np.array(1j))], "complex"),
+        (lambda: [0.0, 1j], "1j"),
+        (lambda: [tensor(0.0), 1j], "1j"),
+        (lambda: ops.convert_to_tensor([False, True]), "bool"),
+        (lambda: [False, tensor(1.0)], "False"),
+        (lambda: ["0", tensor(1.0)], "'0'"),
+    ],
+)
+def test_only_real_numbers_are_times(t, dtype):
+    for adjoint in ("checkpoint", "direct"):
+        with pytest.raises(ValueError, match=rf"`t` must be .*Received: .*{dtype}"):
+            odeint(forced, np.ones(2), t(), adjoint=adjoint)
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="other backends know every shape")

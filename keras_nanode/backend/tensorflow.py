@@ -53,7 +53,8 @@ def custom_vjp(forward, backward, message, *primals):
                 for g in pull(*dense)
             ]
 
-        return tree.flatten(outputs), gradient
+        # Apart from what `forward` closes over too, which a graph does not follow either.
+        return tree.flatten(_apart(outputs)), gradient
 
     flat_outputs = run(*tree.flatten(primals))
     return tree.pack_sequence_as(structure, flat_outputs)

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -47,7 +49,8 @@ class _CustomVJP(torch.autograd.Function):
         ctx.outputs = tree.map_structure(lambda _: 0, outputs)
         ctx.backward_fn, ctx.message = backward, message
         # PyTorch frees saved tensors after use, and its hooks may keep them elsewhere.
-        saved, ctx.number = list(flat_primals), len(flat_primals)
+        saved: list = list(flat_primals)
+        ctx.number = len(saved)
         ctx.residuals = tree.map_structure(functools.partial(_put, saved), residuals)
         ctx.save_for_backward(*saved)
         structure.append(ctx.outputs)
@@ -79,18 +82,24 @@ class _Once(torch.autograd.Function):
         raise ValueError(ctx.message)
 
 
-def _put(saved: list, x):
+def _put(saved: list, x: Any) -> Callable[[Sequence], Any]:
     """Puts the tensors of a residual into a list. Gives a function that finds the
     residual in that list."""
-    start = len(saved)
     if isinstance(x, _eager.Buffer):
-        saved += x.slots
-        end, join = len(saved), x.join
-        return lambda saved: _eager.Buffer(list(saved[start:end]), join)
+        places = [_place(saved, slot) for slot in x.slots]
+        join = x.join
+        return lambda saved: _eager.Buffer([saved[i] for i in places], join)
     if isinstance(x, torch.Tensor):
-        saved.append(x)
-        return lambda saved: saved[start]
+        place = _place(saved, x)
+        return lambda saved: saved[place]
     return lambda _: x
+
+
+def _place(saved: list, x: torch.Tensor) -> int:
+    # Slots that were never written hold one tensor.
+    if not saved or x is not saved[-1]:
+        saved.append(x)
+    return len(saved) - 1
 
 
 def custom_vjp(forward, backward, message, *primals):
@@ -172,7 +181,7 @@ def shielded(f, layer=None):
         versions = tree.map_structure(_version, others)
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
         require(versions == tree.map_structure(_version, others), _WRITTEN)
-        # A result may be a buffer, and be written to again. NumPy's writes show nowhere.
+        # A result may be a buffer, and be written to again, unseen if by NumPy.
         return tree.map_structure(_copied, outputs)
 
     return run if layer is None else _recording.recorded(layer, run, vjp)
