@@ -157,11 +157,14 @@ def mean_after_first(seconds: list[float]) -> float | None:
 
 
 def read_history(file: Path) -> list[dict[str, float]]:
-    with file.open(newline="") as lines:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(lines)
-        ]
+    try:
+        with file.open(newline="") as lines:
+            return [
+                {name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(lines)
+            ]
+    except (TypeError, ValueError):  # a row that was cut off, or no numbers
+        runs.fail_damaged(file)
 
 
 def check_finite(block: str, test_loss: float, folder: Path, advice: str) -> None:

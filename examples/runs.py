@@ -101,7 +101,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def check_folder(options: argparse.Namespace) -> None:
     file, now = options.output / "options.json", settings(options)
-    before = json.loads(file.read_text()) if file.exists() else now
+    before = read(file) if file.exists() else now
     differing = [name for name in now if before.get(name) != now[name]]
     if differing:
         had, has = (
@@ -141,6 +141,17 @@ def make_folder(block: str, options: argparse.Namespace) -> Path:
 def finish_folder(folder: Path, results: dict[str, Any]) -> None:
     write(folder / "results.json", json.dumps(results))
     (folder / "backup.npz").unlink()
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        fail_damaged(file)
+
+
+def fail_damaged(file: Path) -> NoReturn:
+    fail(f"{file} is damaged. Delete the folder {file.parent} to begin anew.")
 
 
 def write(file: Path, text: str) -> None:
@@ -197,7 +208,7 @@ def result(
     else:
         print(f"\n{block}")
         start(block, options, train)
-    return json.loads(file.read_text())
+    return read(file)
 
 
 def train_in_own_process(block: str, options: argparse.Namespace, train: Train) -> None:

@@ -120,6 +120,21 @@ def test_an_error_of_the_library_is_told_without_a_trace(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize("text", ["", '{"epochs": ', "loss,accuracy\n0.5\n"])
+@pytest.mark.parametrize("name", ["options.json", "results.json", "history.csv"])
+def test_a_damaged_file_ends_in_one_line(name, text, tmp_path, monkeypatch, capsys):
+    if name == "history.csv" and not text:
+        pytest.skip("a table without rows")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    runs, fitting = map(importlib.import_module, ("runs", "fitting"))
+    read = fitting.read_history if name == "history.csv" else runs.read
+    (tmp_path / name).write_text(text + "\n...")
+    with pytest.raises(SystemExit):
+        read(tmp_path / name)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is damaged. Delete the folder {tmp_path} to begin anew." in line
+
+
 def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     text = SCRIPT.read_text()
     rate = "32, 1e-2,"
