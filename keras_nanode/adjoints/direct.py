@@ -17,7 +17,8 @@ from keras_nanode.structures import stop_gradient
 @dataclasses.dataclass(frozen=True)
 class Direct(Adjoint):
     """The backend differentiates the loop itself. This gradient is exact, takes O(n)
-    memory, and is the only one that can be differentiated again.
+    memory, and is the only one that can be differentiated again, or in forward mode
+    (`jax.jvp`, `jax.hessian`).
 
     In compiled functions, adaptive steps are chosen first, and then taken again to be
     differentiated. On JAX, and in functions that XLA compiles, this takes the memory of
