@@ -55,6 +55,12 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong(name, value, "a string")
+    return value
+
+
 def one_of(
     name: str,
     value: Any,
