@@ -1,4 +1,5 @@
 import json
+import time
 
 import keras
 import numpy as np
@@ -7,6 +8,7 @@ from cases import BASES, numbers, random
 from keras import ops
 
 from keras_nanode import bases, layers
+from keras_nanode.bases.samples import sample
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -249,7 +251,7 @@ class Users(bases.Basis):
         (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0.5\) of shape \(2,\)"),
         (Users(size=0), "`size` must be.*Received: size=0"),
         (Users(size=None), "`size` must be.*Received: size=None"),
-        (Users(size=10**9), "`size` must be.*at most 65536.*size=1000000000"),
+        (Users(size=10**9), "`size` must be.*at most 4096.*size=1000000000"),
         (Users(lambda t: [t, t / 0]), "must be finite in the domain.*Received: z"),
         (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the domain"),
         (Users(breakpoints=(0.5, 0.2)), r"increasing times inside.*\(0.5, 0.2\)"),
@@ -271,3 +273,62 @@ def test_a_users_basis_that_keeps_its_promises_is_taken():
     basis = Users(breakpoints=(0.25,), domain=(-1, 2))
     layer = layers.TimeVarying(keras.layers.Dense(3), basis)
     assert layer(np.ones((1, 3)), t=0.5).shape == (1, 3)
+
+
+class Beside(bases.Basis):
+    """A user's basis of many functions: a given one, and waves."""
+
+    def __init__(self, first, size):
+        self.first, self.size = first, size
+
+    def __call__(self, t):
+        waves = ops.sin(t * ops.arange(1, self.size, dtype=t.dtype))
+        return ops.concatenate([ops.reshape(self.first(t), (1,)), waves])
+
+    def get_config(self):
+        return {"size": self.size}
+
+
+STARTS = {
+    **ALL,
+    "many buckets": bases.Bucket(4096),
+    "many waves": bases.Trigonometric(2047),
+    "many cosines": bases.Cosine(1000, (-2.0, 3.0)),
+    "fast waves": bases.Trigonometric(2, period=1 / 256),
+    "many splines": bases.BSpline(1000),
+    "high splines": bases.BSpline(1000, degree=20),
+    "high powers": bases.Polynomial(100),
+    "high Legendre": bases.Legendre(100),
+    "a constant": Beside(lambda t: 0 * t - 4, 600),
+    "two parts of 1": Users(lambda t: [t, 1 - t]),
+    "parts of 1": Users(lambda t: [ops.cos(t) ** 2, ops.sin(t) ** 2 / 2]),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_weights_start_at_those_of_the_layer_at_all_times(name):
+    basis, dense = STARTS[name], keras.layers.Dense(3)
+    dense.build((None, 3))
+    started = time.perf_counter()
+    layer = layers.TimeVarying(dense, basis)
+    layer.build((None, 3))
+    assert time.perf_counter() - started < 10
+    first, last = basis.domain
+    times = first + (last - first) * np.array([0, 0.1, 1 / 3, 0.5, 0.77, 1])
+    theta = numbers(layer.weights_at(times)[0])
+    own = np.broadcast_to(numbers(dense.kernel), theta.shape)
+    np.testing.assert_allclose(theta, own, atol=1e-5)
+
+
+def test_many_functions_without_a_simple_combination_are_refused_at_once():
+    layer = layers.TimeVarying(keras.layers.Dense(3), Beside(ops.exp, 600))
+    with pytest.raises(ValueError, match="Make one of them constant.*size=600"):
+        layer.build((None, 3))
+
+
+@pytest.mark.parametrize("size", [129, 257, 1025, 4096])
+def test_independent_draws_are_scaled_by_the_mean_over_the_whole_domain(size):
+    """The mean of sum_k z_k(t)^2 of hat functions is 2/3, at their middles 1/2."""
+    z = sample(bases.BSpline(size, degree=1))
+    assert np.mean(np.sum(z**2, axis=1)) == pytest.approx(2 / 3, rel=0.05)
+    assert z.size <= 2**21

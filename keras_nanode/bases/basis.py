@@ -107,22 +107,27 @@ class Basis(abc.ABC):
         return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
 
 
-# A larger number is a mistake, or an attack in a saved file: each piece takes memory.
-MOST_FUNCTIONS = 2**16
-# Each degree adds an operation to the traced graph.
-MOST_DEGREE = 1000
+# A larger number is a mistake, or an attack in a saved file: each piece takes memory,
+# and an independent start takes a draw for each function.
+MOST_FUNCTIONS = 2**12
+# Each degree adds operations to the traced graph.
+MOST_DEGREE = 100
 
 
 def check_promises(basis: Basis) -> None:
     """Raises a ValueError if a basis breaks the interface that `Basis` documents."""
-    name = type(basis).__name__
     try:
         _check_promises(basis)
     except ValueError as error:
-        raise ValueError(
-            f"The class {name} does not keep what `bases.Basis` promises: {error}, "
-            f"{basis!r}"
-        ) from None
+        raise broken(basis, error) from None
+
+
+def broken(basis: Basis, error: ValueError | str) -> ValueError:
+    """The error of a basis that breaks the interface."""
+    return ValueError(
+        f"The class {type(basis).__name__} does not keep what `bases.Basis` promises: "
+        f"{error}, {basis!r}"
+    )
 
 
 def _check_promises(basis: Basis) -> None:
