@@ -7,7 +7,7 @@ import pytest
 from cases import BASES, numbers, random
 from keras import ops
 
-from keras_nanode import bases, layers
+from keras_nanode import bases, layers, odeint
 from keras_nanode.bases.samples import sample
 
 
@@ -239,7 +239,8 @@ class Users(bases.Basis):
         vars(self).update(attributes)
 
     def __call__(self, t):
-        return ops.stack(self.z(t))
+        z = self.z(t)
+        return ops.stack(z) if isinstance(z, list) else z
 
     def get_config(self):
         return {}
@@ -248,18 +249,46 @@ class Users(bases.Basis):
 @pytest.mark.parametrize(
     ("basis", "message"),
     [
-        (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0.5\) of shape \(2,\)"),
+        (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0\) of shape \(2,\)"),
         (Users(size=0), "`size` must be.*Received: size=0"),
         (Users(size=None), "`size` must be.*Received: size=None"),
         (Users(size=10**9), "`size` must be.*at most 4096.*size=1000000000"),
-        (Users(lambda t: [t, t / 0]), "must be finite in the domain.*Received: z"),
-        (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the domain"),
+        (
+            Users(lambda t: [t, t / 0]),
+            "must be finite in the whole domain.*Received: z",
+        ),
+        (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the whole domain"),
         (Users(breakpoints=(0.5, 0.2)), r"increasing times inside.*\(0.5, 0.2\)"),
         (Users(breakpoints=(0.5, 1.5)), r"increasing times inside.*\(0.5, 1.5\)"),
         (Users(breakpoints=(0.0, 0.5)), "increasing times inside"),
         (Users(breakpoints=0.5), "increasing times inside"),
         (Users(breakpoints=("a",)), "increasing times inside"),
         (Users(domain=(1.0, 0.0)), "`domain` must be"),
+        (
+            Users(lambda t: [1 + 0 * t, ops.log(0.9 - t)]),
+            r"with its ends.*z\(1\)=.*nan",
+        ),
+        (Users(lambda t: [1 + 0 * t, ops.log(t)]), r"with its ends.*z\(0\)=.*-inf"),
+        (Users(lambda t: [1 + 0 * t, 0 / ops.relu(t**2 - 0.05)]), r"with its ends"),
+        (Users(lambda t: [t, ops.log((t - 0.2) ** 2 - 1e-3)]), "with its ends.*nan"),
+        (
+            Users(lambda t: ops.cast(ops.stack([t, t]), "int32")),
+            "floating.*dtype int32",
+        ),
+        (Users(lambda t: ops.stack([t, t]) > 0.3), "floating.*dtype bool"),
+        (
+            Users(lambda t: ops.cast(ops.stack([t, t]), "complex64")),
+            "floating.*dtype complex64",
+        ),
+        (Users(piecewise_constant=True), "constant between `breakpoints`.*Received: z"),
+        (
+            Users(
+                lambda t: [1 + 0 * t, ops.relu(t - 0.5)],
+                breakpoints=(0.5,),
+                piecewise_constant=True,
+            ),
+            "constant between `breakpoints`.*Received: z",
+        ),
     ],
 )
 def test_a_users_basis_is_checked_when_a_layer_is_built_with_it(basis, message):
@@ -267,6 +296,48 @@ def test_a_users_basis_is_checked_when_a_layer_is_built_with_it(basis, message):
     with pytest.raises(ValueError, match=f"Users does not keep.*{message}"):
         layer.build((None, 3))
     assert not layer.built
+
+
+WITHOUT_TIMES = [
+    {"domain": 3},
+    {"domain": None},
+    {"domain": (0.0, "b")},
+    {"domain": (0.0, 1.0, 2.0)},
+    {"breakpoints": 0.5},
+    {"breakpoints": None},
+    {"breakpoints": ("a",)},
+]
+
+
+def solve(layer):
+    return odeint(layer, np.ones((1, 3)), [0, 1])
+
+
+@pytest.mark.parametrize("wrong", WITHOUT_TIMES, ids=str)
+@pytest.mark.parametrize("make", [layers.ODE, solve], ids=["ODE", "odeint"])
+def test_so_are_its_times_wherever_they_are_read_first(make, wrong):
+    layer = layers.TimeVarying(keras.layers.Dense(3), Users(**wrong))
+    name = next(iter(wrong))
+    with pytest.raises(
+        ValueError, match=f"Users does not.*`{name}`.*Received: {name}="
+    ):
+        make(layer)
+
+
+def test_a_layer_that_calls_something_else_its_basis_is_no_concern_of_an_ode():
+    dense = keras.layers.Dense(3)
+    dense.basis = "radial"
+    assert layers.ODE(dense)(np.ones((1, 3))).shape == (1, 3)
+
+
+def test_a_piecewise_constant_basis_of_a_user_is_taken():
+    basis = Users(
+        lambda t: [1 + 0 * t, ops.cast(t >= 0.3, t.dtype)],
+        breakpoints=(0.3,),
+        piecewise_constant=True,
+    )
+    layer = layers.TimeVarying(keras.layers.Dense(3), basis)
+    assert layer(np.ones((1, 3)), t=0.5).shape == (1, 3)
 
 
 def test_a_users_basis_that_keeps_its_promises_is_taken():

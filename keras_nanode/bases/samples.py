@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_nanode.bases.basis import Basis, broken
+from keras_nanode.bases.basis import Basis, broken, not_finite
 
 # Bounds the memory of a sample.
 _MOST_VALUES = 2**21
@@ -28,11 +28,7 @@ def sample(basis: Basis) -> np.ndarray:
     if not finite.all():
         first = np.argmin(finite)
         t = t0 + (t1 - t0) * places[first]
-        raise broken(
-            basis,
-            "`__call__(t)` must be finite in the domain. "
-            f"Received: z({t:g})={z[first]}",
-        )
+        raise broken(basis, not_finite(t, z[first]))
     return z
 
 

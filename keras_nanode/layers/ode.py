@@ -127,7 +127,8 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     def _choose(self, solver, steps, adjoint):
         """Sets all three if they are compatible, else none."""
         solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
-        basis = getattr(self.dynamics, "basis", None)
+        varies = isinstance(self.dynamics, WeightsOverTime)
+        basis = self.dynamics.basis if varies else None
         if steps is None and not solver.estimates_error:
             steps = default_steps(basis, self.t_span)
         steps = get_steps(solver, steps)
