@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import time
 
 import keras
@@ -190,6 +192,39 @@ def test_bases_of_other_sizes_differ():
     assert bases.Constant() != bases.Bucket(1)
 
 
+@pytest.mark.parametrize("name", ["size", "domain", "breakpoints", "unbounded", "own"])
+@pytest.mark.parametrize("basis", [*BASES.values(), *bases.ALL.values()], ids=repr)
+def test_a_basis_of_this_library_cannot_be_changed(basis, name):
+    before = repr(basis), basis.size, basis.breakpoints
+    with pytest.raises(
+        AttributeError, match=f"`{name}`.*new basis.*Received: {name}=3"
+    ):
+        setattr(basis, name, 3)
+    assert (repr(basis), basis.size, basis.breakpoints) == before
+    for argument in basis.get_config():
+        with pytest.raises(AttributeError, match=f"`{argument}` of a"):
+            setattr(basis, argument, 3)
+
+
+def test_copies_are_sealed_too_while_constructors_of_subclasses_and_users_bases_set():
+    class Named(bases.Bucket):
+        def __init__(self, name):
+            super().__init__(3)
+            self.name = name
+
+    basis = Named("mine")
+    assert (basis.name, basis.size) == ("mine", 3)
+    with pytest.raises(AttributeError, match="`size` of a Named"):
+        basis.size = 4
+    for copied in (copy.deepcopy(BASES), pickle.loads(pickle.dumps(BASES))):
+        assert copied == BASES
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            copied["bucket"].num_buckets = 4
+    own = Users()
+    own.size = 3
+    assert own.size == 3
+
+
 def test_names():
     sizes = {name: basis.size for name, basis in bases.ALL.items()}
     assert sizes == {
@@ -210,6 +245,7 @@ def test_names():
         (lambda: bases.Polynomial(-1), "at least 0. Received: degree=-1"),
         (lambda: bases.Trigonometric(True), "Received: order=True"),
         (lambda: bases.Trigonometric(1, period=0), "positive.*Received: period=0"),
+        (lambda: bases.Trigonometric(1, period=10**400), "finite.*Received: period=10"),
         (lambda: bases.Bucket(2, domain=(1, 0)), r"t0 < t1.*Received: domain=\(1, 0\)"),
         (lambda: bases.Constant(domain=(0, np.inf)), "finite.*Received: domain="),
         (lambda: bases.Bucket(2, domain=(0, 1, 2)), r"two.*domain=\(0, 1, 2\)"),
@@ -220,6 +256,8 @@ def test_names():
         (lambda: bases.BSpline(4, 1, (0.5, 0.2)), r"2 increasing times.*\(0.5, 0.2\)"),
         (lambda: bases.BSpline(4, 1, (0.5,)), "with the domain's ends or without"),
         (lambda: bases.BSpline(4, 1, (0.5, 1.0)), r"inside the domain \(0.0, 1.0\)"),
+        (lambda: bases.BSpline(5, 2, [[0.2, 0.4]]), r"2 increasing.*\[\[0.2, 0.4\]\]"),
+        (lambda: bases.BSpline(4, 2, 0.5), "1 increasing times.*knots=0.5"),
         (lambda: bases.BSpline(3, 1, (0.5,), (1, 0)), "t0 < t1"),
         (lambda: bases.get(["trig"]), r"'trig'.*Received: basis=\['trig'\]"),
     ],

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -211,8 +212,30 @@ def check_domain(domain: Sequence[float]) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-class Broadcasting(Basis):
-    """A basis whose `__call__` takes times of any shape."""
+class _Sealing(abc.ABCMeta):
+    """Seals an instance when its constructor, and those of subclasses, are done."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        basis = super().__call__(*args, **kwargs)
+        object.__setattr__(basis, "_is_sealed", True)
+        return basis
+
+
+class Broadcasting(Basis, metaclass=_Sealing):
+    """A basis whose `__call__` takes times of any shape. It cannot be changed, since
+    layers share it, and what is computed from its arguments would not follow."""
+
+    _is_sealed = False
+
+    def __setattr__(self, name, value):
+        if self._is_sealed:
+            raise AttributeError(
+                f"`{name}` of a {type(self).__name__} cannot be changed after "
+                "construction. Make a new basis, for example with "
+                "`type(basis)(**{**basis.get_config(), ...})`. "
+                f"Received: {name}={value!r}, basis={self!r}"
+            )
+        super().__setattr__(name, value)
 
     def values(self, t):
         return self(t)

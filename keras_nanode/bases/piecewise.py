@@ -194,7 +194,10 @@ def _given_edges(
         f"{pieces - 1} increasing times inside the domain {domain}, one between each "
         f"two of the size - degree = {pieces} pieces, with the domain's ends or without"
     )
-    inside = tuple(checks.array("knots", knots, expected).reshape(-1).tolist())
+    found = checks.array("knots", knots, expected)
+    if found.ndim != 1:
+        raise checks.wrong("knots", knots, expected)
+    inside = tuple(found.tolist())
     if len(inside) == pieces + 1 and (inside[0], inside[-1]) == domain:
         inside = inside[1:-1]
     edges = (domain[0], *inside, domain[1])
