@@ -44,9 +44,13 @@ def number(
 ) -> float:
     """`value` as a float, if it is a finite real number that fits."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not fits(float(value)):
+    try:
+        found = float(value) if real else math.nan
+    except OverflowError:  # an int or a fraction above all floats
+        found = math.inf
+    if not math.isfinite(found) or not fits(found):
         raise wrong(name, value, expected)
-    return float(value)
+    return found
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -156,12 +160,22 @@ def times(name: str, value: Any, repeated: bool = False) -> np.ndarray:
     return found
 
 
+def span(name: str, value: Any) -> tuple[float, float]:
+    """`value` as two numbers, if it is two different, finite times."""
+    expected = "two different, finite times (t0, t1)"
+    found = array(name, value, expected)
+    if found.shape != (2,) or not np.isfinite(found).all() or found[0] == found[1]:
+        raise wrong(name, value, expected)
+    t0, t1 = found.tolist()
+    return t0, t1
+
+
 def tensor(name: str, value: Any, dtype: str | None = None) -> Any:
     """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"
     try:
         found = keras.ops.convert_to_tensor(value, dtype)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise wrong(name, value, expected) from None
     if keras.backend.standardize_dtype(found.dtype) == "string":
         raise wrong(name, value, expected)

@@ -144,17 +144,20 @@ def odeint(
 
 
 def _as_y0(y0: Structure) -> Structure:
-    leaves = tree.flatten(y0)
-    if not leaves:
+    if not tree.flatten(y0):
         raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
-    if any(isinstance(x, keras.KerasTensor) for x in leaves):
+    _check_values("y0", y0)
+    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
+
+
+def _check_values(name: str, given: Structure) -> None:
+    if any(isinstance(x, keras.KerasTensor) for x in tree.flatten(given)):
         raise ValueError(
-            "`odeint` computes with values, and `y0` is symbolic. In a functional "
+            f"`odeint` computes with values, and `{name}` is symbolic. In a functional "
             "model use the layer `keras_nanode.layers.ODE(dynamics, t_span=...)`, or "
             "call `odeint` in the `call` of a layer of your own. "
-            f"Received: {checks.shown('y0', y0)}"
+            f"Received: {checks.shown(name, given)}"
         )
-    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
 
 
 def _as_args(args: Any, dtype: str) -> tuple:
@@ -163,6 +166,7 @@ def _as_args(args: Any, dtype: str) -> tuple:
         raise checks.wrong(
             "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
         )
+    _check_values("args", args)
     return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
 
 
