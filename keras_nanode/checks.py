@@ -170,6 +170,23 @@ def span(name: str, value: Any) -> tuple[float, float]:
     return t0, t1
 
 
+def configured(name: str, value: Any) -> Any:
+    """The object that `value` describes, if it is a configuration, as a file has it.
+    Any other value is returned as it is."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return keras.saving.deserialize_keras_object(value)
+    except ValueError:  # the words of its constructor
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`{name}` cannot be read from its configuration. Register its class with "
+            "`keras.saving.register_keras_serializable`, or give the object itself. "
+            f"Received: {shown(name, value)}"
+        ) from error
+
+
 def tensor(name: str, value: Any, dtype: str | None = None) -> Any:
     """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"

@@ -104,7 +104,7 @@ def odeint(
     dtype = time_dtype(y0)
     times = form.read(t, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
-    steps = get_steps(method, steps)
+    steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
     args = _as_args(args, dtype)
     field, params = _with_args(*_as_field(func, adjoint, times.given, y0, args), args)

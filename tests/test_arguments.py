@@ -18,6 +18,20 @@ NOTHING = Nothing()
 SYMBOL = keras.KerasTensor((2,))
 NOT_A_NUMBER = ["3", [1], {}, NOTHING, 1j, np.nan, float("inf"), True, np.ones(2)]
 
+# What a damaged file may hold in place of an object.
+CONFIGS = [
+    {},
+    {"a": 1},
+    {"class_name": "Foo", "config": {}},
+    {"class_name": "Adaptive", "config": 3, "registered_name": "keras_nanode>Adaptive"},
+    {
+        "class_name": "Bucket",
+        "config": {"a": 1},
+        "registered_name": "keras_nanode>Bucket",
+    },
+    keras.saving.serialize_keras_object(keras.layers.Dense(3)),
+]
+
 # What is no such argument, by its kind.
 WRONG = {
     "positive integer": [0, -1, 1.5, None, *NOT_A_NUMBER],
@@ -28,11 +42,20 @@ WRONG = {
     "fraction": [0.0, 1.5, -1, None, 10**400, *NOT_A_NUMBER],
     "boolean": [0, 1, "yes", None, [], np.ones(2)],
     "layer": ["dense", None, 3, keras.layers.Dense, lambda x: x, NOTHING],
-    "basis": ["trigs", None, 3, bases.Trigonometric, "trigonometric", [], NOTHING],
-    "basis or None": ["trigs", 3, bases.Trigonometric, [], NOTHING],
-    "solver": ["rk45", "", None, 4, Nothing, [], NOTHING],
-    "adjoint": ["adjoints", None, 4, keras_nanode.Checkpoint, [], NOTHING],
-    "steps": [0, -1, 2.5, "many", True, [], Adaptive, np.nan, NOTHING],
+    "basis": [
+        "trigs",
+        None,
+        3,
+        bases.Trigonometric,
+        "trigonometric",
+        [],
+        NOTHING,
+        *CONFIGS,
+    ],
+    "basis or None": ["trigs", 3, bases.Trigonometric, [], NOTHING, *CONFIGS],
+    "solver": ["rk45", "", None, 4, Nothing, [], NOTHING, *CONFIGS],
+    "adjoint": ["adjoints", None, 4, keras_nanode.Checkpoint, [], NOTHING, *CONFIGS],
+    "steps": [0, -1, 2.5, "many", True, [], Adaptive, np.nan, NOTHING, *CONFIGS],
     "span": [
         *(None, 1.0, (0, 0), (0,), (0, 1, 2), (0, np.nan), "ab", (0, "b"), NOTHING),
         *([[0, 1], 2], [[0, 1], [1, 2]], [0, 10**400], 1j, SYMBOL),

@@ -131,7 +131,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         basis = self.dynamics.basis if varies else None
         if steps is None and not solver.estimates_error:
             steps = default_steps(basis, self.t_span)
-        steps = get_steps(solver, steps)
+        steps = get_steps(solver, checks.configured("steps", steps))
         adjoint.check(solver)
         if not isinstance(steps, Adaptive):
             warn_of_unseen_pieces(self.name, basis, self.t_span, steps)
