@@ -11,6 +11,7 @@ from keras_nanode import adjoints, checks, solvers, tree
 from keras_nanode import times as form
 from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.integrate import as_state, integrate, time_dtype
+from keras_nanode.keywords import named_if_wrong
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.tree import Structure
@@ -19,6 +20,7 @@ from keras_nanode.vector_field import BasisWeights, VectorField
 _STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")
 
 
+@named_if_wrong
 def odeint(
     func: Callable | keras.Layer,
     y0: Structure,
