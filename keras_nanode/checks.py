@@ -44,15 +44,25 @@ def number(
 ) -> float:
     """`value` as a float, if it is a finite real number that fits."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not fits(float(value)):
+    try:
+        found = float(value) if real else math.nan
+    except OverflowError:  # an int or a fraction above all floats
+        found = math.inf
+    if not math.isfinite(found) or not fits(found):
         raise wrong(name, value, expected)
-    return float(value)
+    return found
 
 
 def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise wrong(name, value, "True or False")
     return bool(value)
+
+
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong(name, value, "a string")
+    return value
 
 
 def one_of(
@@ -150,12 +160,39 @@ def times(name: str, value: Any, repeated: bool = False) -> np.ndarray:
     return found
 
 
+def span(name: str, value: Any) -> tuple[float, float]:
+    """`value` as two numbers, if it is two different, finite times."""
+    expected = "two different, finite times (t0, t1)"
+    found = array(name, value, expected)
+    if found.shape != (2,) or not np.isfinite(found).all() or found[0] == found[1]:
+        raise wrong(name, value, expected)
+    t0, t1 = found.tolist()
+    return t0, t1
+
+
+def configured(name: str, value: Any) -> Any:
+    """The object that `value` describes, if it is a configuration, as a file has it.
+    Any other value is returned as it is."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return keras.saving.deserialize_keras_object(value)
+    except ValueError:  # the words of its constructor
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`{name}` cannot be read from its configuration. Register its class with "
+            "`keras.saving.register_keras_serializable`, or give the object itself. "
+            f"Received: {shown(name, value)}"
+        ) from error
+
+
 def tensor(name: str, value: Any, dtype: str | None = None) -> Any:
     """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"
     try:
         found = keras.ops.convert_to_tensor(value, dtype)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise wrong(name, value, expected) from None
     if keras.backend.standardize_dtype(found.dtype) == "string":
         raise wrong(name, value, expected)

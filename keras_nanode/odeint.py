@@ -11,12 +11,14 @@ from keras_nanode import adjoints, checks, solvers, tree
 from keras_nanode import times as form
 from keras_nanode.dynamics import arrangement, function_field, vector_field
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
+from keras_nanode.keywords import named_if_wrong
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, VectorField
 
 
+@named_if_wrong
 def odeint(
     func: Callable | keras.Layer,
     y0: Structure,
@@ -102,7 +104,7 @@ def odeint(
     dtype = time_dtype(y0)
     times = form.read(t, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
-    steps = get_steps(method, steps)
+    steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
     args = _as_args(args, dtype)
     field, params = _with_args(*_as_field(func, adjoint, times.given, y0, args), args)
@@ -142,17 +144,20 @@ def odeint(
 
 
 def _as_y0(y0: Structure) -> Structure:
-    leaves = tree.flatten(y0)
-    if not leaves:
+    if not tree.flatten(y0):
         raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
-    if any(isinstance(x, keras.KerasTensor) for x in leaves):
+    _check_values("y0", y0)
+    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
+
+
+def _check_values(name: str, given: Structure) -> None:
+    if any(isinstance(x, keras.KerasTensor) for x in tree.flatten(given)):
         raise ValueError(
-            "`odeint` computes with values, and `y0` is symbolic. In a functional "
+            f"`odeint` computes with values, and `{name}` is symbolic. In a functional "
             "model use the layer `keras_nanode.layers.ODE(dynamics, t_span=...)`, or "
             "call `odeint` in the `call` of a layer of your own. "
-            f"Received: {checks.shown('y0', y0)}"
+            f"Received: {checks.shown(name, given)}"
         )
-    return tree.map_structure(lambda x: as_state(x, "y0"), y0)
 
 
 def _as_args(args: Any, dtype: str) -> tuple:
@@ -161,6 +166,7 @@ def _as_args(args: Any, dtype: str) -> tuple:
         raise checks.wrong(
             "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
         )
+    _check_values("args", args)
     return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
 
 

@@ -21,6 +21,8 @@ from keras_nanode.order_conditions import order_residual
 
 # Higher orders have more than 2,000 order conditions.
 _MOST_ORDER = 10
+# The conditions take stages^2 operations each. Order 10 needs 17 stages.
+_MOST_STAGES = 100
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -39,7 +41,8 @@ class Tableau:
 
     Raises:
         ValueError: if `order` is invalid, a number is not finite, the shapes do not
-            fit, an order condition is violated, or `b_embedded` equals `b`.
+            fit, there are more than 100 stages, an order condition is violated, or
+            `b_embedded` equals `b`.
 
     Example:
 
@@ -61,17 +64,20 @@ class Tableau:
     b_embedded: tuple[float, ...] = ()
 
     def __post_init__(self):
+        checks.text("name", self.name)
         checks.integer("order", self.order, 1, _MOST_ORDER)
         # A saved configuration gives lists.
         a = self.a if isinstance(self.a, (tuple, list)) else ()
         object.__setattr__(self, "a", tuple(_row("a", row) for row in a))
         object.__setattr__(self, "b", _row("b", self.b))
         object.__setattr__(self, "b_embedded", _row("b_embedded", self.b_embedded))
+        if len(self.b) > _MOST_STAGES:
+            raise checks.wrong("b", self.b, f"at most {_MOST_STAGES} weights")
         if [len(row) for row in self.a] != list(range(len(self.b))):
             raise ValueError(
                 f"The tableau {self.name!r} is not explicit: with {len(self.b)} "
                 f"weights in `b`, `a` needs rows of 0 to {len(self.b) - 1} numbers. "
-                f"Received: a={self.a}"
+                f"Received: {checks.shown('a', self.a)}"
             )
         self._check_order("b", self.b, self.order)
         if self.b_embedded:

@@ -15,24 +15,51 @@ class Nothing:
 
 
 NOTHING = Nothing()
+SYMBOL = keras.KerasTensor((2,))
 NOT_A_NUMBER = ["3", [1], {}, NOTHING, 1j, np.nan, float("inf"), True, np.ones(2)]
+
+# What a damaged file may hold in place of an object.
+CONFIGS = [
+    {},
+    {"a": 1},
+    {"class_name": "Foo", "config": {}},
+    {"class_name": "Adaptive", "config": 3, "registered_name": "keras_nanode>Adaptive"},
+    {
+        "class_name": "Bucket",
+        "config": {"a": 1},
+        "registered_name": "keras_nanode>Bucket",
+    },
+    keras.saving.serialize_keras_object(keras.layers.Dense(3)),
+]
 
 # What is no such argument, by its kind.
 WRONG = {
     "positive integer": [0, -1, 1.5, None, *NOT_A_NUMBER],
     "integer or None": [0, -1, 1.5, *NOT_A_NUMBER],
     "integer of at least 0": [-1, 1.5, None, *NOT_A_NUMBER],
-    "positive number": [0.0, -1.0, None, *NOT_A_NUMBER],
-    "number of at least 0": [-1.0, None, *NOT_A_NUMBER],
-    "fraction": [0.0, 1.5, -1, None, *NOT_A_NUMBER],
+    "positive number": [0.0, -1.0, None, 10**400, *NOT_A_NUMBER],
+    "number of at least 0": [-1.0, None, 10**400, *NOT_A_NUMBER],
+    "fraction": [0.0, 1.5, -1, None, 10**400, *NOT_A_NUMBER],
     "boolean": [0, 1, "yes", None, [], np.ones(2)],
     "layer": ["dense", None, 3, keras.layers.Dense, lambda x: x, NOTHING],
-    "basis": ["trigs", None, 3, bases.Trigonometric, "trigonometric", [], NOTHING],
-    "basis or None": ["trigs", 3, bases.Trigonometric, [], NOTHING],
-    "solver": ["rk45", "", None, 4, Nothing, [], NOTHING],
-    "adjoint": ["adjoints", None, 4, keras_nanode.Checkpoint, [], NOTHING],
-    "steps": [0, -1, 2.5, "many", True, [], Adaptive, np.nan, NOTHING],
-    "span": [None, 1.0, (0, 0), (0,), (0, 1, 2), (0, np.nan), "ab", (0, "b"), NOTHING],
+    "basis": [
+        "trigs",
+        None,
+        3,
+        bases.Trigonometric,
+        "trigonometric",
+        [],
+        NOTHING,
+        *CONFIGS,
+    ],
+    "basis or None": ["trigs", 3, bases.Trigonometric, [], NOTHING, *CONFIGS],
+    "solver": ["rk45", "", None, 4, Nothing, [], NOTHING, *CONFIGS],
+    "adjoint": ["adjoints", None, 4, keras_nanode.Checkpoint, [], NOTHING, *CONFIGS],
+    "steps": [0, -1, 2.5, "many", True, [], Adaptive, np.nan, NOTHING, *CONFIGS],
+    "span": [
+        *(None, 1.0, (0, 0), (0,), (0, 1, 2), (0, np.nan), "ab", (0, "b"), NOTHING),
+        *([[0, 1], 2], [[0, 1], [1, 2]], [0, 10**400], 1j, SYMBOL),
+    ],
     "domain": [None, 1.0, (1, 0), (0, 0), (0,), (0, np.inf), "ab", (0, "b"), NOTHING],
     "start": ["layers", None, 0, [], NOTHING],
     "normalization": ["batch", 3, [], NOTHING],
@@ -47,8 +74,18 @@ WRONG = {
     "function": [None, 3, "f", NOTHING],
     "state": [None, "y", NOTHING, 1j, [], {}, True, 3, [1, 2], np.ones(2, complex)],
     "times": [None, "t", 1.0, [0.0], [0, 0.5, 0.2], [0, np.nan], ["a", "b"], NOTHING],
-    "knots": ["t", 1j, [0.5, 0.6], [2.0], [np.nan], ["a"], NOTHING],
-    "args": [None, 2.0, "ab", {"a": 1.0}, np.ones(2), (NOTHING,), ("a",), (1j,)],
+    "knots": ["t", 1j, [[0.2]], 0.2, [0.5, 0.6], [2.0], [np.nan], ["a"], NOTHING],
+    "args": [
+        None,
+        2.0,
+        "ab",
+        {"a": 1.0},
+        np.ones(2),
+        (NOTHING,),
+        ("a",),
+        (1j,),
+        (SYMBOL,),
+    ],
     "model": [None, "model", 3, NOTHING, keras.Sequential],
     "video model": [None, "model", 3, NOTHING, models.SVG],
     "seed": ["1", 1.5, [], NOTHING, -1],

@@ -1,4 +1,7 @@
+import copy
 import json
+import pickle
+import time
 
 import keras
 import numpy as np
@@ -6,7 +9,8 @@ import pytest
 from cases import BASES, numbers, random
 from keras import ops
 
-from keras_nanode import bases, layers
+from keras_nanode import bases, layers, odeint
+from keras_nanode.bases.samples import sample
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -188,6 +192,39 @@ def test_bases_of_other_sizes_differ():
     assert bases.Constant() != bases.Bucket(1)
 
 
+@pytest.mark.parametrize("name", ["size", "domain", "breakpoints", "unbounded", "own"])
+@pytest.mark.parametrize("basis", [*BASES.values(), *bases.ALL.values()], ids=repr)
+def test_a_basis_of_this_library_cannot_be_changed(basis, name):
+    before = repr(basis), basis.size, basis.breakpoints
+    with pytest.raises(
+        AttributeError, match=f"`{name}`.*new basis.*Received: {name}=3"
+    ):
+        setattr(basis, name, 3)
+    assert (repr(basis), basis.size, basis.breakpoints) == before
+    for argument in basis.get_config():
+        with pytest.raises(AttributeError, match=f"`{argument}` of a"):
+            setattr(basis, argument, 3)
+
+
+def test_copies_are_sealed_too_while_constructors_of_subclasses_and_users_bases_set():
+    class Named(bases.Bucket):
+        def __init__(self, name):
+            super().__init__(3)
+            self.name = name
+
+    basis = Named("mine")
+    assert (basis.name, basis.size) == ("mine", 3)
+    with pytest.raises(AttributeError, match="`size` of a Named"):
+        basis.size = 4
+    for copied in (copy.deepcopy(BASES), pickle.loads(pickle.dumps(BASES))):
+        assert copied == BASES
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            copied["bucket"].num_buckets = 4
+    own = Users()
+    own.size = 3
+    assert own.size == 3
+
+
 def test_names():
     sizes = {name: basis.size for name, basis in bases.ALL.items()}
     assert sizes == {
@@ -208,6 +245,7 @@ def test_names():
         (lambda: bases.Polynomial(-1), "at least 0. Received: degree=-1"),
         (lambda: bases.Trigonometric(True), "Received: order=True"),
         (lambda: bases.Trigonometric(1, period=0), "positive.*Received: period=0"),
+        (lambda: bases.Trigonometric(1, period=10**400), "finite.*Received: period=10"),
         (lambda: bases.Bucket(2, domain=(1, 0)), r"t0 < t1.*Received: domain=\(1, 0\)"),
         (lambda: bases.Constant(domain=(0, np.inf)), "finite.*Received: domain="),
         (lambda: bases.Bucket(2, domain=(0, 1, 2)), r"two.*domain=\(0, 1, 2\)"),
@@ -218,6 +256,8 @@ def test_names():
         (lambda: bases.BSpline(4, 1, (0.5, 0.2)), r"2 increasing times.*\(0.5, 0.2\)"),
         (lambda: bases.BSpline(4, 1, (0.5,)), "with the domain's ends or without"),
         (lambda: bases.BSpline(4, 1, (0.5, 1.0)), r"inside the domain \(0.0, 1.0\)"),
+        (lambda: bases.BSpline(5, 2, [[0.2, 0.4]]), r"2 increasing.*\[\[0.2, 0.4\]\]"),
+        (lambda: bases.BSpline(4, 2, 0.5), "1 increasing times.*knots=0.5"),
         (lambda: bases.BSpline(3, 1, (0.5,), (1, 0)), "t0 < t1"),
         (lambda: bases.get(["trig"]), r"'trig'.*Received: basis=\['trig'\]"),
     ],
@@ -237,7 +277,8 @@ class Users(bases.Basis):
         vars(self).update(attributes)
 
     def __call__(self, t):
-        return ops.stack(self.z(t))
+        z = self.z(t)
+        return ops.stack(z) if isinstance(z, list) else z
 
     def get_config(self):
         return {}
@@ -246,18 +287,46 @@ class Users(bases.Basis):
 @pytest.mark.parametrize(
     ("basis", "message"),
     [
-        (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0.5\) of shape \(2,\)"),
+        (Users(size=3), r"must give z\(t\) of shape \(3,\).*z\(0\) of shape \(2,\)"),
         (Users(size=0), "`size` must be.*Received: size=0"),
         (Users(size=None), "`size` must be.*Received: size=None"),
-        (Users(size=10**9), "`size` must be.*at most 65536.*size=1000000000"),
-        (Users(lambda t: [t, t / 0]), "must be finite in the domain.*Received: z"),
-        (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the domain"),
+        (Users(size=10**9), "`size` must be.*at most 4096.*size=1000000000"),
+        (
+            Users(lambda t: [t, t / 0]),
+            "must be finite in the whole domain.*Received: z",
+        ),
+        (Users(lambda t: [t, ops.log(t - 1)]), "must be finite in the whole domain"),
         (Users(breakpoints=(0.5, 0.2)), r"increasing times inside.*\(0.5, 0.2\)"),
         (Users(breakpoints=(0.5, 1.5)), r"increasing times inside.*\(0.5, 1.5\)"),
         (Users(breakpoints=(0.0, 0.5)), "increasing times inside"),
         (Users(breakpoints=0.5), "increasing times inside"),
         (Users(breakpoints=("a",)), "increasing times inside"),
         (Users(domain=(1.0, 0.0)), "`domain` must be"),
+        (
+            Users(lambda t: [1 + 0 * t, ops.log(0.9 - t)]),
+            r"with its ends.*z\(1\)=.*nan",
+        ),
+        (Users(lambda t: [1 + 0 * t, ops.log(t)]), r"with its ends.*z\(0\)=.*-inf"),
+        (Users(lambda t: [1 + 0 * t, 0 / ops.relu(t**2 - 0.05)]), r"with its ends"),
+        (Users(lambda t: [t, ops.log((t - 0.2) ** 2 - 1e-3)]), "with its ends.*nan"),
+        (
+            Users(lambda t: ops.cast(ops.stack([t, t]), "int32")),
+            "floating.*dtype int32",
+        ),
+        (Users(lambda t: ops.stack([t, t]) > 0.3), "floating.*dtype bool"),
+        (
+            Users(lambda t: ops.cast(ops.stack([t, t]), "complex64")),
+            "floating.*dtype complex64",
+        ),
+        (Users(piecewise_constant=True), "constant between `breakpoints`.*Received: z"),
+        (
+            Users(
+                lambda t: [1 + 0 * t, ops.relu(t - 0.5)],
+                breakpoints=(0.5,),
+                piecewise_constant=True,
+            ),
+            "constant between `breakpoints`.*Received: z",
+        ),
     ],
 )
 def test_a_users_basis_is_checked_when_a_layer_is_built_with_it(basis, message):
@@ -267,7 +336,108 @@ def test_a_users_basis_is_checked_when_a_layer_is_built_with_it(basis, message):
     assert not layer.built
 
 
+WITHOUT_TIMES = [
+    {"domain": 3},
+    {"domain": None},
+    {"domain": (0.0, "b")},
+    {"domain": (0.0, 1.0, 2.0)},
+    {"breakpoints": 0.5},
+    {"breakpoints": None},
+    {"breakpoints": ("a",)},
+]
+
+
+def solve(layer):
+    return odeint(layer, np.ones((1, 3)), [0, 1])
+
+
+@pytest.mark.parametrize("wrong", WITHOUT_TIMES, ids=str)
+@pytest.mark.parametrize("make", [layers.ODE, solve], ids=["ODE", "odeint"])
+def test_so_are_its_times_wherever_they_are_read_first(make, wrong):
+    layer = layers.TimeVarying(keras.layers.Dense(3), Users(**wrong))
+    name = next(iter(wrong))
+    with pytest.raises(
+        ValueError, match=f"Users does not.*`{name}`.*Received: {name}="
+    ):
+        make(layer)
+
+
+def test_a_layer_that_calls_something_else_its_basis_is_no_concern_of_an_ode():
+    dense = keras.layers.Dense(3)
+    dense.basis = "radial"
+    assert layers.ODE(dense)(np.ones((1, 3))).shape == (1, 3)
+
+
+def test_a_piecewise_constant_basis_of_a_user_is_taken():
+    basis = Users(
+        lambda t: [1 + 0 * t, ops.cast(t >= 0.3, t.dtype)],
+        breakpoints=(0.3,),
+        piecewise_constant=True,
+    )
+    layer = layers.TimeVarying(keras.layers.Dense(3), basis)
+    assert layer(np.ones((1, 3)), t=0.5).shape == (1, 3)
+
+
 def test_a_users_basis_that_keeps_its_promises_is_taken():
     basis = Users(breakpoints=(0.25,), domain=(-1, 2))
     layer = layers.TimeVarying(keras.layers.Dense(3), basis)
     assert layer(np.ones((1, 3)), t=0.5).shape == (1, 3)
+
+
+class Beside(bases.Basis):
+    """A user's basis of many functions: a given one, and waves."""
+
+    def __init__(self, first, size):
+        self.first, self.size = first, size
+
+    def __call__(self, t):
+        waves = ops.sin(t * ops.arange(1, self.size, dtype=t.dtype))
+        return ops.concatenate([ops.reshape(self.first(t), (1,)), waves])
+
+    def get_config(self):
+        return {"size": self.size}
+
+
+STARTS = {
+    **ALL,
+    "many buckets": bases.Bucket(4096),
+    "many waves": bases.Trigonometric(2047),
+    "many cosines": bases.Cosine(1000, (-2.0, 3.0)),
+    "fast waves": bases.Trigonometric(2, period=1 / 256),
+    "many splines": bases.BSpline(1000),
+    "high splines": bases.BSpline(1000, degree=20),
+    "high powers": bases.Polynomial(100),
+    "high Legendre": bases.Legendre(100),
+    "a constant": Beside(lambda t: 0 * t - 4, 600),
+    "two parts of 1": Users(lambda t: [t, 1 - t]),
+    "parts of 1": Users(lambda t: [ops.cos(t) ** 2, ops.sin(t) ** 2 / 2]),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_weights_start_at_those_of_the_layer_at_all_times(name):
+    basis, dense = STARTS[name], keras.layers.Dense(3)
+    dense.build((None, 3))
+    started = time.perf_counter()
+    layer = layers.TimeVarying(dense, basis)
+    layer.build((None, 3))
+    assert time.perf_counter() - started < 10
+    first, last = basis.domain
+    times = first + (last - first) * np.array([0, 0.1, 1 / 3, 0.5, 0.77, 1])
+    theta = numbers(layer.weights_at(times)[0])
+    own = np.broadcast_to(numbers(dense.kernel), theta.shape)
+    np.testing.assert_allclose(theta, own, atol=1e-5)
+
+
+def test_many_functions_without_a_simple_combination_are_refused_at_once():
+    layer = layers.TimeVarying(keras.layers.Dense(3), Beside(ops.exp, 600))
+    with pytest.raises(ValueError, match="Make one of them constant.*size=600"):
+        layer.build((None, 3))
+
+
+@pytest.mark.parametrize("size", [129, 257, 1025, 4096])
+def test_independent_draws_are_scaled_by_the_mean_over_the_whole_domain(size):
+    """The mean of sum_k z_k(t)^2 of hat functions is 2/3, at their middles 1/2."""
+    z = sample(bases.BSpline(size, degree=1))
+    assert np.mean(np.sum(z**2, axis=1)) == pytest.approx(2 / 3, rel=0.05)
+    assert z.size <= 2**21

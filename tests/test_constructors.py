@@ -9,8 +9,9 @@ import pytest
 from cases import LAYERS, numbers, random
 from keras import ops
 
-from keras_nanode import Adaptive, bases, layers
-from keras_nanode.layers.arguments import _OF_KERAS, _OTHER_NAMES, arguments_of
+from keras_nanode import Adaptive, bases, layers, odeint
+from keras_nanode.keywords import OTHER_NAMES
+from keras_nanode.layers.arguments import _OF_KERAS, arguments_of
 
 X = random((4, 3))
 IMAGES = random((2, 5, 5, 3))
@@ -158,9 +159,38 @@ def test_words_of_other_libraries_are_told_ours(wrong, hint):
 
 
 def test_the_hints_name_arguments_that_there_are():
-    known = {name for cls in public().values() for name in arguments_of(cls)}
-    assert set(_OTHER_NAMES.values()) <= known
-    assert not set(_OTHER_NAMES) & known
+    of_layers = {name for cls in public().values() for name in arguments_of(cls)}
+    known = of_layers | set(inspect.signature(odeint).parameters)
+    assert {name for ours in OTHER_NAMES.values() for name in ours} <= known
+
+
+def solve(**arguments):
+    return odeint(lambda t, y: -y, np.ones(2, "float32"), [0.0, 1.0], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ({"method": "rk4"}, r"Did you mean `solver`\? Received: method='rk4'"),
+        (
+            {"rtol": 1e-3},
+            r"Use `steps=keras_nanode.Adaptive\(rtol=...\)`. Received: rtol",
+        ),
+        ({"atol": 1e-3}, r"Use `steps=keras_nanode.Adaptive\(atol=...\)`"),
+        ({"max_steps": 10}, r"Use `steps=keras_nanode.Adaptive\(max_steps=...\)`"),
+        ({"num_steps": 3}, "Did you mean `steps`"),
+        ({"t_eval": 3}, "Did you mean `t`"),
+        ({"t_span": (0, 1)}, "Did you mean `t`"),
+        ({"dynamics": None}, "Did you mean `func`"),
+        ({"full_output": True}, "Did you mean `return_stats`"),
+        ({"adjoints": "direct"}, "Did you mean `adjoint`"),
+        ({"wrong": 1}, "Its arguments are func, y0, t, args, .*return_stats. Received"),
+    ],
+)
+def test_odeint_is_told_the_right_keyword_as_layers_are(wrong, hint):
+    with pytest.raises(ValueError, match=f"`odeint` takes no argument.*{hint}"):
+        solve(**wrong)
+    assert solve(steps=Adaptive(1e-3, 1e-3)).shape == (2, 2)
 
 
 def test_layers_take_what_every_layer_of_keras_takes():

@@ -516,6 +516,16 @@ def dense_ode(**arguments):
 
 
 @pytest.mark.parametrize(
+    "t_span",
+    [keras.Variable([0.0, 2.0]), ops.convert_to_tensor([0, 2]), np.arange(0, 3, 2)],
+)
+def test_a_span_is_kept_as_two_numbers_however_it_is_given(t_span):
+    ode = dense_ode(t_span=t_span)
+    assert ode.t_span == (0.0, 2.0)
+    assert [type(t) for t in ode.t_span] == [float, float]
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: dense_ode(steps=0), "integer of at least 1. Received: steps=0"),

@@ -26,6 +26,7 @@ CODE = EXAMPLES + "".join(
 ORDER = (
     "tree",
     "checks",
+    "keywords",
     "stateless",
     "order_conditions",
     "tableaus",

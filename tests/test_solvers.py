@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import keras
 import numpy as np
@@ -138,6 +139,9 @@ TWO = {"name": "two", "order": 2, "a": ((), (1.0,)), "b": (0.5, 0.5)}
         ({"b_embedded": (0.5, 0.5)}, "must not be those of `b`.*estimates the error"),
         ({"b": (0.5, 0.4)}, "violated by"),
         ({"a": 3}, "is not explicit"),
+        ({"a": [[]] * 10**4}, r"is not explicit.*\.\.\."),
+        ({"b": [0.0] * 1500}, "at most 100 weights. Received: b="),
+        ({"name": 3}, "`name` must be a string. Received: name=3"),
     ],
 )
 def test_a_tableau_is_checked_also_when_a_file_holds_it(changes, message):
@@ -150,19 +154,30 @@ def test_a_tableau_is_checked_also_when_a_file_holds_it(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("kind", "config", "message"),
     [
-        ({"num_buckets": 10**12}, "at most 65536. Received: num_buckets="),
-        ({"degree": 10**9}, "at most 1000. Received: degree="),
-        ({"order": 10**9}, "at most 32767. Received: order="),
-        ({"size": 10**12}, "at most 65536. Received: size="),
+        (bases.Bucket, {"num_buckets": 10**12}, "at most 4096. Received: num_buckets="),
+        (bases.Bucket, {"num_buckets": 65536}, "at most 4096. Received: num_buckets="),
+        (bases.Polynomial, {"degree": 10**9}, "at most 100. Received: degree="),
+        (bases.Legendre, {"degree": 101}, "at most 100. Received: degree="),
+        (bases.Trigonometric, {"order": 3000}, "at most 2047. Received: order="),
+        (bases.Cosine, {"size": 10**12}, "at most 4096. Received: size="),
+        (bases.BSpline, {"size": 10**12}, "at most 4096. Received: size="),
+        (bases.BSpline, {"size": 2000, "degree": 1000}, "at most 20.*degree=1000"),
     ],
 )
-def test_nothing_that_a_file_holds_of_a_basis_takes_long(config, message):
-    kinds = (bases.Bucket, bases.Polynomial, bases.Trigonometric, bases.Cosine)
-    kind = next(k for k in kinds if set(config) <= set(k(2).get_config()))
+def test_nothing_that_a_file_holds_of_a_basis_takes_long(kind, config, message):
     with pytest.raises(ValueError, match=message):
         kind.from_config(config)
+
+
+def test_a_tableau_with_as_many_stages_as_are_allowed_is_checked_at_once():
+    rows = [[0.0] * i for i in range(100)]
+    start = time.perf_counter()
+    Tableau("euler", 1, rows, [1.0, *[0.0] * 99])
+    with pytest.raises(ValueError, match="does not have order 10"):
+        Tableau("euler", 10, rows, [1.0, *[0.0] * 99])
+    assert time.perf_counter() - start < 10
 
 
 def test_nor_of_steps():

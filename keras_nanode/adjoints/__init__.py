@@ -35,10 +35,9 @@ def get(adjoint: AdjointLike | dict) -> Adjoint:
     Raises:
         ValueError: if the adjoint is unknown.
     """
+    adjoint = checks.configured("adjoint", adjoint)
     if isinstance(adjoint, Adjoint):
         return adjoint
-    if isinstance(adjoint, dict):
-        return keras.saving.deserialize_keras_object(adjoint)
     name = checks.one_of(
         "adjoint", adjoint, ALL, "`keras_nanode.Checkpoint(num)`", _OTHER_NAMES
     )

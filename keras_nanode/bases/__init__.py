@@ -4,8 +4,6 @@ theta(t) = sum_k z_k(t) alpha_k, with learned coefficients alpha_k
 (Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 2.3).
 """
 
-import keras
-
 from keras_nanode import checks
 from keras_nanode.bases.basis import Basis
 from keras_nanode.bases.piecewise import BSpline, Bucket, Constant
@@ -40,10 +38,9 @@ def get(basis: str | Basis | dict) -> Basis:
     >>> bases.get("bucket").size
     10
     """
+    basis = checks.configured("basis", basis)
     if isinstance(basis, Basis):
         return basis
-    if isinstance(basis, dict):
-        return keras.saving.deserialize_keras_object(basis)
     classes = {type(known).__name__.lower(): name for name, known in ALL.items()}
     instance = "an instance of a class of `keras_nanode.bases`"
     return ALL[checks.one_of("basis", basis, ALL, instance, classes)]

@@ -2,7 +2,9 @@
 
 import abc
 from collections.abc import Collection, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -52,7 +54,7 @@ class Basis(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, t):
-        """z(t) with shape (K,), for a scalar tensor t."""
+        """z(t) with shape (K,), floating and finite, for a scalar tensor t."""
 
     @abc.abstractmethod
     def get_config(self) -> dict:
@@ -78,6 +80,7 @@ class Basis(abc.ABC):
 
     def check_covers(self, name: str, times: Collection[float]) -> None:
         """Raises a ValueError if times leave the domain and z is not defined there."""
+        check_pieces(self)
         first, last = float(min(times)), float(max(times))
         if not self.unbounded and (first < self.domain[0] or last > self.domain[1]):
             raise ValueError(
@@ -107,48 +110,98 @@ class Basis(abc.ABC):
         return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
 
 
-# A larger number is a mistake, or an attack in a saved file: each piece takes memory.
-MOST_FUNCTIONS = 2**16
-# Each degree adds an operation to the traced graph.
-MOST_DEGREE = 1000
+# A larger number is a mistake, or an attack in a saved file: each piece takes memory,
+# and an independent start takes a draw for each function.
+MOST_FUNCTIONS = 2**12
+# Each degree adds operations to the traced graph.
+MOST_DEGREE = 100
 
 
 def check_promises(basis: Basis) -> None:
     """Raises a ValueError if a basis breaks the interface that `Basis` documents."""
-    name = type(basis).__name__
     try:
         _check_promises(basis)
     except ValueError as error:
-        raise ValueError(
-            f"The class {name} does not keep what `bases.Basis` promises: {error}, "
-            f"{basis!r}"
-        ) from None
+        raise broken(basis, error) from None
+
+
+def check_pieces(basis: Basis) -> None:
+    """The part of `check_promises` that is about `domain` and `breakpoints`."""
+    try:
+        _edges(basis)
+    except ValueError as error:
+        raise broken(basis, error) from None
+
+
+def broken(basis: Basis, error: ValueError | str) -> ValueError:
+    """The error of a basis that breaks the interface."""
+    return ValueError(
+        f"The class {type(basis).__name__} does not keep what `bases.Basis` promises: "
+        f"{error}, {basis!r}"
+    )
 
 
 def _check_promises(basis: Basis) -> None:
     size = checks.integer("size", getattr(basis, "size", None), 1, MOST_FUNCTIONS)
+    edges = _edges(basis)
+    for t in (edges[0], edges[-1]):
+        _value(basis, size, t)
+    for piece in np.unique(np.linspace(0, len(edges) - 2, 4).astype(int)):
+        # Away from the jumps, which rounding moves.
+        start, end = edges[piece], edges[piece + 1]
+        _check_piece(basis, size, start + (end - start) * np.array([1, 4, 7]) / 8)
+
+
+def _edges(basis: Basis) -> np.ndarray:
+    """The ends of the domain, and the breakpoints between them."""
     t0, t1 = check_domain(basis.domain)
     expected = f"increasing times inside of the domain {(t0, t1)}"
     inside = checks.array("breakpoints", basis.breakpoints, expected)
     edges = np.concatenate([[t0], inside.reshape(-1), [t1]])
     if inside.ndim != 1 or not np.all(np.diff(edges) > 0):
         raise checks.wrong("breakpoints", basis.breakpoints, expected)
-    # Test in the middle of pieces, away from the jumps.
-    some = np.unique(np.linspace(0, len(edges) - 2, 4).astype(int))
-    for t in (edges[some] + edges[some + 1]) / 2:
-        z = basis(ops.convert_to_tensor(np.float32(t)))
-        shape = tuple(getattr(z, "shape", ()))
-        if shape != (size,):
-            raise ValueError(
-                f"`__call__(t)` must give z(t) of shape {(size,)}. "
-                f"Received: z({t:g}) of shape {shape}"
-            )
-        values = ops.convert_to_numpy(ops.cast(z, "float32"))
-        if not np.isfinite(values).all():
-            raise ValueError(
-                "`__call__(t)` must be finite in the domain. "
-                f"Received: z({t:g})={values}"
-            )
+    return edges
+
+
+def _check_piece(basis: Basis, size: int, times: np.ndarray) -> None:
+    """Checks z at times between two neighbouring breakpoints."""
+    first, *others = (_value(basis, size, t) for t in times)
+    if basis.piecewise_constant:
+        for t, z in zip(times[1:], others, strict=True):
+            if not np.allclose(z, first, rtol=1e-5, atol=1e-6):
+                raise ValueError(
+                    "With `piecewise_constant=True`, z must be constant between "
+                    "`breakpoints`. Add those at which it jumps, or set it to False. "
+                    f"Received: z({times[0]:g})={first}, z({t:g})={z}"
+                )
+
+
+def _value(basis: Basis, size: int, t: float) -> np.ndarray:
+    """z(t), checked."""
+    z = basis(ops.convert_to_tensor(np.float32(t)))
+    shape = tuple(getattr(z, "shape", ()))
+    if shape != (size,):
+        raise ValueError(
+            f"`__call__(t)` must give z(t) of shape {(size,)}. "
+            f"Received: z({t:g}) of shape {shape}"
+        )
+    dtype = keras.backend.standardize_dtype(z.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            "`__call__(t)` must give floating numbers. Cast them to the dtype of t, "
+            f"with `keras.ops.cast(z, t.dtype)`. Received: z({t:g}) of dtype {dtype}"
+        )
+    values = ops.convert_to_numpy(ops.cast(z, "float32"))
+    if not np.isfinite(values).all():
+        raise not_finite(t, values)
+    return values
+
+
+def not_finite(t: float, z: np.ndarray) -> ValueError:
+    return ValueError(
+        "`__call__(t)` must be finite in the whole domain, with its ends. "
+        f"Received: z({t:g})={z}"
+    )
 
 
 def check_domain(domain: Sequence[float]) -> tuple[float, float]:
@@ -159,8 +212,30 @@ def check_domain(domain: Sequence[float]) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-class Broadcasting(Basis):
-    """A basis whose `__call__` takes times of any shape."""
+class _Sealing(abc.ABCMeta):
+    """Seals an instance when its constructor, and those of subclasses, are done."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        basis = super().__call__(*args, **kwargs)
+        object.__setattr__(basis, "_is_sealed", True)
+        return basis
+
+
+class Broadcasting(Basis, metaclass=_Sealing):
+    """A basis whose `__call__` takes times of any shape. It cannot be changed, since
+    layers share it, and what is computed from its arguments would not follow."""
+
+    _is_sealed = False
+
+    def __setattr__(self, name, value):
+        if self._is_sealed:
+            raise AttributeError(
+                f"`{name}` of a {type(self).__name__} cannot be changed after "
+                "construction. Make a new basis, for example with "
+                "`type(basis)(**{**basis.get_config(), ...})`. "
+                f"Received: {name}={value!r}, basis={self!r}"
+            )
+        super().__setattr__(name, value)
 
     def values(self, t):
         return self(t)

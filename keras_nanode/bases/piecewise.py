@@ -8,12 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.bases.basis import (
-    MOST_DEGREE,
-    MOST_FUNCTIONS,
-    Broadcasting,
-    check_domain,
-)
+from keras_nanode.bases.basis import MOST_FUNCTIONS, Broadcasting, check_domain
+
+# Each degree takes several operations on all functions.
+_MOST_DEGREE = 20
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -52,7 +50,7 @@ class Bucket(Broadcasting):
     this is a residual network (arXiv 2005.01906, section 2.3).
 
     Args:
-        num_buckets: Positive integer K.
+        num_buckets: Integer K from 1 to 4096.
         domain: (t0, t1), the times that the buckets divide.
 
     Raises:
@@ -104,7 +102,7 @@ class BSpline(Broadcasting):
 
     Args:
         size: Integer above `degree`, the number of functions.
-        degree: Integer of at least 0.
+        degree: Integer from 0 to 20.
         knots: The `size - degree - 1` increasing times inside the domain that divide it
             into pieces. The domain's ends may be included. None makes equal pieces.
         domain: (t0, t1), the times that the pieces divide.
@@ -131,7 +129,7 @@ class BSpline(Broadcasting):
         knots: Sequence[float] | None = None,
         domain: Sequence[float] = (0.0, 1.0),
     ):
-        self.degree = checks.integer("degree", degree, 0, MOST_DEGREE)
+        self.degree = checks.integer("degree", degree, 0, _MOST_DEGREE)
         self.size = checks.integer("size", size, self.degree + 1, MOST_FUNCTIONS)
         self.domain = check_domain(domain)
         pieces = self.size - self.degree
@@ -196,7 +194,10 @@ def _given_edges(
         f"{pieces - 1} increasing times inside the domain {domain}, one between each "
         f"two of the size - degree = {pieces} pieces, with the domain's ends or without"
     )
-    inside = tuple(checks.array("knots", knots, expected).reshape(-1).tolist())
+    found = checks.array("knots", knots, expected)
+    if found.ndim != 1:
+        raise checks.wrong("knots", knots, expected)
+    inside = tuple(found.tolist())
     if len(inside) == pieces + 1 and (inside[0], inside[-1]) == domain:
         inside = inside[1:-1]
     edges = (domain[0], *inside, domain[1])

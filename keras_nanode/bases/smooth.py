@@ -20,7 +20,7 @@ class Polynomial(Broadcasting):
     """z(t) = (1, t, ..., t^degree) (arXiv 2005.01906, eq. 7, d = degree + 1).
 
     Args:
-        degree: Integer of at least 0.
+        degree: Integer from 0 to 100.
         domain: (t0, t1), the times for which the basis is meant.
 
     Raises:
@@ -61,7 +61,7 @@ class Legendre(Broadcasting):
     domain. They span the same space as `Polynomial` but are not nearly collinear.
 
     Args:
-        degree: Integer of at least 0.
+        degree: Integer from 0 to 100.
         domain: (t0, t1), the times on which they are orthonormal.
 
     Raises:
@@ -107,7 +107,7 @@ class Cosine(Broadcasting):
     of them as equal steps, the weights at each step are free.
 
     Args:
-        size: Positive integer, the number of functions.
+        size: Integer from 1 to 4096, the number of functions.
         domain: (t0, t1), the times on which they are orthonormal.
 
     Raises:
@@ -147,7 +147,7 @@ class Trigonometric(Broadcasting):
     this is arXiv 2005.01906, eq. 8.
 
     Args:
-        order: Integer of at least 0, the number of harmonics.
+        order: Integer from 0 to 2047, the number of harmonics.
         period: Positive number, the time after which theta(t) repeats.
         domain: (t0, t1), the times for which the basis is meant.
 

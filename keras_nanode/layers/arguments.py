@@ -1,9 +1,10 @@
 """What public layers do with the arguments of their constructors."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+from keras_nanode.keywords import unknown
 
 # What `keras.layers.Dense` accepts: a name, a function, an object or a config.
 Activation = str | Callable | dict | None
@@ -20,19 +21,6 @@ _OF_KERAS = (
     "name",
     "trainable",
 )
-# The names of arguments in other libraries, and ours.
-_OTHER_NAMES = {
-    **dict.fromkeys(("method", "integrator"), "solver"),
-    **dict.fromkeys(("num_steps", "n_steps", "step_size", "dt", "h"), "steps"),
-    **dict.fromkeys(("t", "t0", "t1", "ts", "tspan", "t_eval", "times"), "t_span"),
-    **dict.fromkeys(("gradient", "adjoint_method"), "adjoint"),
-    **dict.fromkeys(("f", "func", "vector_field"), "dynamics"),
-    **dict.fromkeys(("num_frequencies", "num_harmonics"), "order"),
-    **dict.fromkeys(("buckets", "num_pieces"), "num_buckets"),
-    **dict.fromkeys(("num_layers", "num_blocks"), "depth"),
-}
-_OF_ADAPTIVE = ("rtol", "atol", "max_steps")
-_WIDTHS = ("units", "filters", "channels")
 
 
 class CheckedArguments:
@@ -53,8 +41,9 @@ class CheckedArguments:
         # A user's subclass may have arguments that it does not pass on.
         if is_ours(cls.__init__):
             for name in kwargs:
-                if name not in (*arguments_of(cls), *_OF_KERAS):
-                    raise ValueError(_unknown(cls, name, kwargs[name]))
+                known = arguments_of(cls)
+                if name not in (*known, *_OF_KERAS):
+                    raise unknown(cls, known, name, kwargs[name], _OF_KERAS)
         return super().__new__(cls, *args, **kwargs)
 
     def __setattr__(self, name, value):
@@ -110,26 +99,3 @@ def takes_arguments_of(parent: Any, but: str = "") -> Callable:
 def is_ours(thing: type | Callable) -> bool:
     """Whether a class or a function belongs to this library."""
     return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
-def _unknown(cls: Any, name: str, value: Any) -> str:
-    names = arguments_of(cls)
-    close = difflib.get_close_matches(name, (*names, *_OF_KERAS), 1)
-    hidden = [n for n in names if n.startswith("hidden_")]
-    if name in _OF_ADAPTIVE and "steps" in names:
-        hint = f"Use `steps=keras_nanode.Adaptive({name}=...)`."
-    elif _OTHER_NAMES.get(name) in names:
-        hint = f"Did you mean `{_OTHER_NAMES[name]}`?"
-    elif name in _WIDTHS and hidden:
-        hint = (
-            "It keeps the width of its input: change that before or after it, with a "
-            f"layer of Keras, or set the width inside of it with `{hidden[0]}`."
-        )
-    elif close:
-        hint = f"Did you mean `{close[0]}`?"
-    else:
-        hint = f"Its arguments are {', '.join(names)}, and those of `keras.Layer`."
-    return (
-        f"`{cls.__name__}` takes no argument `{name}`. {hint} "
-        f"Received: {name}={value!r}"
-    )

@@ -117,7 +117,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 "a floating dtype or policy, since the state changes continuously",
             )
         self.dynamics = checks.layer("dynamics", dynamics)
-        self.t_span = check_span(t_span)
+        self.t_span = checks.span("t_span", t_span)
         if isinstance(dynamics, WeightsOverTime):
             dynamics.basis.check_covers("t_span", self.t_span)
         self._choose(solver, steps, adjoint)
@@ -127,10 +127,11 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     def _choose(self, solver, steps, adjoint):
         """Sets all three if they are compatible, else none."""
         solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
-        basis = getattr(self.dynamics, "basis", None)
+        varies = isinstance(self.dynamics, WeightsOverTime)
+        basis = self.dynamics.basis if varies else None
         if steps is None and not solver.estimates_error:
             steps = default_steps(basis, self.t_span)
-        steps = get_steps(solver, steps)
+        steps = get_steps(solver, checks.configured("steps", steps))
         adjoint.check(solver)
         if not isinstance(steps, Adaptive):
             warn_of_unseen_pieces(self.name, basis, self.t_span, steps)
@@ -285,15 +286,3 @@ class _Traced(keras.Layer):
         except ValueError as error:
             self.error = error
             raise
-
-
-def check_span(t_span: Any) -> tuple[float, float]:
-    """Checks two different times, and returns them as numbers."""
-    if len(np.shape(t_span)) != 1 or len(t_span) != 2:
-        raise ValueError(
-            "`t_span` must be two different, finite times (t0, t1). "
-            f"Received: t_span={t_span!r}"
-        )
-    checks.times("t_span", t_span)
-    t0, t1 = (float(t) for t in t_span)
-    return t0, t1

@@ -10,6 +10,7 @@ from keras import ops
 from keras_nanode import backend, bases, checks
 from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
+from keras_nanode.bases.samples import combination_of_one, sample
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy
@@ -146,9 +147,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     def _draw_coefficients(self, input_shape):
         with backend.eagerly():
-            z = _sample(self.basis)
-            # The combination of basis functions that is nearest to 1 at all times.
-            ones = np.linalg.lstsq(z, np.ones(len(z)), rcond=None)[0]
+            z = sample(self.basis)
+            ones = combination_of_one(self.basis, z)
             if self.start != "independent":
                 weights = self._held.weights
                 if self.start == "constant" and self._held.is_given:
@@ -224,15 +224,6 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 def _name(weight, layer):
     """The weight's path in its layer, as one name."""
     return weight.path.removeprefix(f"{layer.path}/").replace("/", "_")
-
-
-def _sample(basis):
-    """z at evenly spaced times of the domain, with shape (times, K)."""
-    t0, t1 = basis.domain
-    count = max(256, 4 * basis.size)
-    times = t0 + (t1 - t0) * (np.arange(count) + 0.5) / count
-    times = ops.convert_to_tensor(times, dtype="float32")
-    return ops.convert_to_numpy(basis.values(times)).astype("float64")
 
 
 class _Sliced:

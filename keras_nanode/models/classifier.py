@@ -7,7 +7,6 @@ import keras
 
 from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
-from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of, stretched
 
 # The blocks whose weights depend on time: three rows of the paper's Table 1, and more.
@@ -95,7 +94,7 @@ def classifier(
     """
     checks.integer("steps", steps)
     automatic = isinstance(t_span, str) and t_span == "auto"
-    span = (0.0, 1.0) if automatic else check_span(t_span)
+    span = (0.0, 1.0) if automatic else checks.span("t_span", t_span)
     found = basis_of(block, basis, BLOCKS, _BASES, span)
     if found is not None and automatic:
         sets = min(found.size, steps) if start == "independent" else 1

@@ -49,8 +49,7 @@ def get(solver: SolverLike | dict) -> Any:
     Raises:
         ValueError: if the solver is unknown, or not available on this backend.
     """
-    if isinstance(solver, dict):
-        solver = keras.saving.deserialize_keras_object(solver)
+    solver = checks.configured("solver", solver)
     if isinstance(solver, (Solver, BDF)):
         return solver
     if isinstance(solver, str) and solver == BDF.name:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_nanode import tableaus, tree
+from keras_nanode import checks, tableaus, tree
 from keras_nanode.solvers.solver import Solver, Stepped
 from keras_nanode.structures import add, advance, as_scalar, increment, weighted
 from keras_nanode.tableaus import Tableau
@@ -132,8 +132,7 @@ def serialize(solver: RungeKutta) -> str | dict:
 
 def find(solver: str | Tableau | Solver | dict) -> RungeKutta | None:
     """The method for a name, a tableau or a result of `serialize`; None if unknown."""
-    if isinstance(solver, dict):
-        solver = keras.saving.deserialize_keras_object(solver)
+    solver = checks.configured("solver", solver)
     if isinstance(solver, RungeKutta):
         return solver
     if isinstance(solver, Tableau):

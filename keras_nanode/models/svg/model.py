@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, bases, checks
-from keras_nanode.layers.ode import check_span
 from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg import recurrent, vgg
@@ -131,7 +130,7 @@ class SVG(keras.Model):
         self.frame_shape = check.frame_shape(frame_shape)
         self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
-        self.t_span = check_span(t_span)
+        self.t_span = checks.span("t_span", t_span)
         self.basis = basis_of(block, basis, VIDEO_BLOCKS, check.BASES, self.t_span)
         self.steps = checks.integer("steps", steps)
         self.feature_dim = checks.integer("feature_dim", feature_dim)
