@@ -1,6 +1,7 @@
 """The layers that others are made from: their weights, their files, what they hold."""
 
 import functools
+import itertools
 
 import h5py
 import keras
@@ -18,7 +19,7 @@ from cases import (
 from keras import ops
 from test_layers import IMAGE, SelfAttention
 
-from keras_nanode import bases, layers
+from keras_nanode import bases, layers, models
 from keras_nanode.layers.nested import copy_layer
 
 SHAPE = (4, 3)
@@ -175,6 +176,80 @@ def test_a_file_is_loaded_whether_or_not_the_pattern_was_called(
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(numbers(again(x)), y, rtol=1e-5)
     assert len(again.weights) == 4
+
+
+def freeze(layer):
+    layer.trainable = False
+
+
+def enable_lora(model):
+    for dense in model.layers[1].layers:
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+
+
+def quantize(model):
+    model.quantize("int8")
+
+
+CHANGES = {
+    "frozen": freeze,
+    "partly frozen": lambda model: freeze(model.layers[1].layers[0]),
+    "thawed": lambda model: setattr(model, "trainable", True),
+    "lora": enable_lora,
+    "quantized": quantize,
+    "activation": lambda model: setattr(
+        model.layers[1].layers[0], "activation", keras.activations.relu
+    ),
+}
+KEPT = ("frozen", "partly frozen", "thawed")
+
+
+def changed_later(change, part):
+    """A model around a pattern, part of another model that changes later; and what the
+    model computed before."""
+    inner = keras.Sequential([keras.layers.Dense(3, "tanh"), keras.layers.Dense(3)])
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), inner])
+    inner.layers[0].trainable = change != "thawed"
+    varying = layers.TimeVarying(part(other), "trig")
+    model = wrapped(layers.ODE(varying, steps=3), SHAPE)
+    y = numbers(model(random(SHAPE)))
+    CHANGES[change](other)
+    return model, y
+
+
+PARTS = {
+    "whole": lambda model: model,
+    "model": lambda model: model.layers[1],
+    "layer": lambda model: model.layers[1].layers[0],
+}
+
+
+# Keras says of every layer without weights that it has none to quantize.
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize(("change", "part"), list(itertools.product(CHANGES, PARTS)))
+def test_a_pattern_may_change_after_it_was_built(change, part, tmp_path):
+    model, y = changed_later(change, PARTS[part])
+    x = random(SHAPE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    if change == "activation":
+        y = numbers(model(x))
+    np.testing.assert_allclose(numbers(again(x)), y, rtol=1e-5)
+    if change in KEPT:
+        np.testing.assert_array_equal(numbers(model(x)), y)
+        plain = models.materialize(model)
+        np.testing.assert_allclose(numbers(plain(x)), y, rtol=1e-4)
+    again.save(tmp_path / "again.keras")
+    keras.models.load_model(tmp_path / "again.keras")
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("change", ["lora", "quantized"])
+def test_a_pattern_with_other_variables_is_not_called(change):
+    model, _ = changed_later(change, PARTS["model"])
+    with pytest.raises(ValueError, match="(?s)has other variables than.*Received: var"):
+        model(random(SHAPE))
 
 
 def test_the_pattern_can_be_read_but_is_no_layer_of_the_layer():
