@@ -493,3 +493,67 @@ def test_a_constant_start_of_a_built_layer_is_a_new_draw():
         starts[start] = numbers(varying.weights_at(0.7)[0])
     np.testing.assert_allclose(starts["layer"], numbers(dense.kernel), atol=1e-6)
     assert np.abs(starts["constant"] - starts["layer"]).max() > 0.1
+
+
+# A layer that other layers of the model use, too.
+
+SHARING = {
+    "ODE": lambda d, x: layers.ODE(d, steps=3)(d(x)),
+    "between": lambda d, x: d(layers.ODE(d, steps=3)(d(x))),
+    "two ODEs": lambda d, x: layers.ODE(d, "heun", 2)(layers.ODE(d, steps=3)(d(x))),
+    "ResidualStack": lambda d, x: layers.ResidualStack(d, 2, shared=True)(d(x)),
+    "TimeVarying": lambda d, x: layers.ODE(layers.TimeVarying(d, "trig"), steps=3)(
+        d(d(x))
+    ),
+    "TimeAppended": lambda d, x: layers.ODE(layers.TimeAppended(d), steps=3)(
+        d(layers.Augment(1)(x))
+    ),
+    "with a time": lambda d, x: layers.ODE(WithTime(d), steps=3)(d(x)),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithTime(keras.layers.Layer):
+    """Builds the layer that it holds in its first call."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, t, y):
+        return t * self.layer(y)
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+SHARED = {
+    "Dense": lambda: keras.layers.Dense(3, "tanh"),
+    "Sequential": sequential,
+    "functional": functional,
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "shared"),
+    [
+        *itertools.product(SHARING, ["Dense"]),
+        *itertools.product(["between"], ["Sequential", "functional"]),
+    ],
+)
+def test_a_layer_may_also_be_used_elsewhere_in_the_model(use, shared, tmp_path):
+    i = keras.Input((3,))
+    model = keras.Model(i, SHARING[use](SHARED[shared](), i))
+    x = random(SHAPE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numbers(again(x)), numbers(model(x)), rtol=1e-5)
+    assert len(again.weights) == len(model.weights)
+    clone = keras.models.clone_model(model)
+    assert clone(x).shape == SHAPE

@@ -122,11 +122,25 @@ def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
         ) from error
 
 
+def symbolic_output(layer: keras.Layer, x: keras.KerasTensor, **others: Any) -> Any:
+    """What a layer gives for a symbolic input. It is built if necessary.
+
+    Keras numbers the symbolic calls of a layer, and a file of a functional model names
+    those that are part of it. This one is part of no model and takes no number.
+    """
+    calls = layer._inbound_nodes
+    number = len(calls)
+    try:
+        return layer(x, **others)
+    finally:
+        del calls[number:]
+
+
 def built_copy(
     layer: keras.Layer, input_shape: tuple[int | None, ...], seed_offset: int = 0
 ) -> keras.Layer:
     copy = copy_layer(layer, seed_offset)
-    copy(keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
+    symbolic_output(copy, keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
     return copy
 
 

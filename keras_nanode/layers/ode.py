@@ -18,7 +18,7 @@ from keras_nanode.dynamics import (
 )
 from keras_nanode.integrate import as_state, integrate
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting
+from keras_nanode.layers.nested import Nesting, symbolic_output
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
@@ -169,7 +169,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
         t0 = ops.convert_to_tensor(self.t_span[0])
         inputs, others = arrangement(self.dynamics)(t0, x)
-        output = self.dynamics(inputs, **others)
+        output = symbolic_output(self.dynamics, inputs, **others)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
                 f"The dynamics {self.dynamics.name!r} of the ODE {self.name!r} must "

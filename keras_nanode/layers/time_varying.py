@@ -12,7 +12,7 @@ from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Held, Nesting, built_copy
+from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
 from keras_nanode.stateless import LayerFunction, value_of
 
 _STARTS = ("layer", "constant", "independent")
@@ -139,7 +139,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         """The symbolic output of the pattern, which is built if necessary."""
         with backend.eagerly():
             x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
-            return self.layer(x)
+            return symbolic_output(self.layer, x)
 
     def _draw_coefficients(self, input_shape):
         with backend.eagerly():
