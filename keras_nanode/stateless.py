@@ -7,6 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# How much is drawn by the layers of Keras that draw random numbers.
+_RATES = ("rate", "dropout", "recurrent_dropout", "stddev")
+
 
 def value_of(variable: keras.Variable) -> Any:
     """A variable's value as a tensor, in the dtype it is stored in, and without a
@@ -42,10 +45,8 @@ class LayerFunction:
         if state is None:
             state = [(v, value_of(v)) for v in layer.non_trainable_variables]
         self._state = state
-        for variable, _ in state:
-            # Unlike the other backends, PyTorch does not draw when it only traces.
-            if variable.path.endswith("seed_generator_state"):
-                raise ValueError(_impure(layer, f"updates {variable.path!r}"))
+        if drawn := _drawn_from(layer, [variable for variable, _ in state]):
+            raise ValueError(_impure(layer, f"updates {drawn[0].path!r}"))
 
     @property
     def constants(self) -> list:
@@ -92,6 +93,27 @@ class LayerFunction:
         if scope.losses:
             raise ValueError(_impure(self.layer, "adds a loss"))
         return outputs
+
+
+def _drawn_from(layer: keras.Layer, variables: list) -> list:
+    """Those of the variables that a layer may draw random numbers from.
+
+    On PyTorch, not all draws update one of them, and none does in a symbolic call.
+    """
+    seeds = [v for v in variables if v.path.endswith("seed_generator_state")]
+    parts = layer._flatten_layers() if seeds else ()
+    unused = {id(seed) for part in parts for seed in _unused_seeds(part)}
+    return [seed for seed in seeds if id(seed) not in unused]
+
+
+def _unused_seeds(part: keras.Layer) -> list:
+    """The states of a layer's random numbers if all its rates are 0, as those of a
+    recurrent cell without dropout."""
+    rates = [getattr(part, name) for name in _RATES if hasattr(part, name)]
+    if not rates or any(rate != 0 for rate in rates):
+        return []
+    own = vars(part).values()
+    return [x.state for x in own if isinstance(x, keras.random.SeedGenerator)]
 
 
 class _Watching(keras.StatelessScope):

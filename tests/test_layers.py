@@ -460,13 +460,28 @@ def test_every_layer_is_told_whether_it_trains(name, training):
 # Bad input.
 
 
+class DropsOut(keras.layers.Layer):
+    """Draws by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = [keras.random.SeedGenerator()]
+
+    def call(self, x):
+        return keras.random.dropout(x, 0.1, seed=self.seeds[0])
+
+
 @pytest.mark.parametrize(
     "impure",
     [
         lambda: keras.layers.BatchNormalization(),
         lambda: keras.layers.Dropout(0.5),
         lambda: keras.Sequential([keras.layers.Dense(3), keras.layers.Dropout(0.5)]),
+        DropsOut,
+        lambda: keras.layers.GaussianNoise(0.1),
+        lambda: keras.layers.AlphaDropout(0.1),
         lambda: keras.layers.Dense(3, activity_regularizer="l2"),
+        lambda: layers.TimeVarying(keras.layers.Dropout(0.5), bases.Bucket(2)),
         lambda: layers.TimeVarying(keras.layers.BatchNormalization(), bases.Bucket(2)),
     ],
 )
@@ -476,6 +491,42 @@ def test_impure_dynamics_are_refused_when_built(impure):
     ) as caught:
         layers.ODE(impure(), steps=2).build((None, 3))
     assert "_Traced" not in str(caught.value)
+
+
+def in_time(layer):
+    return layers.TimeVarying(layer, bases.Bucket(2))
+
+
+RECURRENT = [keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN]
+
+
+def both_ways(layer):
+    return keras.layers.Bidirectional(layer, merge_mode="ave")
+
+
+@pytest.mark.parametrize("around", [lambda layer: layer, both_ways, in_time])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_without_dropout_are_pure(kind, around, tmp_path):
+    dynamics = around(kind(3, return_sequences=True))
+    model = keras.Sequential([keras.Input((5, 3)), layers.ODE(dynamics, steps=2)])
+    model.compile("sgd", "mse")
+    x = random((4, 5, 3))
+    before = [numbers(w) for w in model.trainable_variables]
+    model.fit(x, x + 1, verbose=0)
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        assert not np.array_equal(numbers(weight), old), weight.path
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numbers(again(x)), numbers(model(x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["dropout", "recurrent_dropout"])
+@pytest.mark.parametrize("around", [lambda layer: layer, both_ways, in_time])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_with_dropout_are_refused_when_built(kind, around, argument):
+    dynamics = around(kind(3, return_sequences=True, **{argument: 0.1}))
+    with pytest.raises(ValueError, match="must be a pure function.*updates"):
+        layers.ODE(dynamics, steps=2).build((None, None, 3))
 
 
 def test_random_numbers_without_a_seed_are_refused():

@@ -1,6 +1,7 @@
 """The layers that others are made from: their weights, their files, what they hold."""
 
 import functools
+import itertools
 
 import h5py
 import keras
@@ -18,7 +19,7 @@ from cases import (
 from keras import ops
 from test_layers import IMAGE, SelfAttention
 
-from keras_nanode import bases, layers
+from keras_nanode import bases, layers, models
 from keras_nanode.layers.nested import copy_layer
 
 SHAPE = (4, 3)
@@ -175,6 +176,80 @@ def test_a_file_is_loaded_whether_or_not_the_pattern_was_called(
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(numbers(again(x)), y, rtol=1e-5)
     assert len(again.weights) == 4
+
+
+def freeze(layer):
+    layer.trainable = False
+
+
+def enable_lora(model):
+    for dense in model.layers[1].layers:
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+
+
+def quantize(model):
+    model.quantize("int8")
+
+
+CHANGES = {
+    "frozen": freeze,
+    "partly frozen": lambda model: freeze(model.layers[1].layers[0]),
+    "thawed": lambda model: setattr(model, "trainable", True),
+    "lora": enable_lora,
+    "quantized": quantize,
+    "activation": lambda model: setattr(
+        model.layers[1].layers[0], "activation", keras.activations.relu
+    ),
+}
+KEPT = ("frozen", "partly frozen", "thawed")
+
+
+def changed_later(change, part):
+    """A model around a pattern, part of another model that changes later; and what the
+    model computed before."""
+    inner = keras.Sequential([keras.layers.Dense(3, "tanh"), keras.layers.Dense(3)])
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), inner])
+    inner.layers[0].trainable = change != "thawed"
+    varying = layers.TimeVarying(part(other), "trig")
+    model = wrapped(layers.ODE(varying, steps=3), SHAPE)
+    y = numbers(model(random(SHAPE)))
+    CHANGES[change](other)
+    return model, y
+
+
+PARTS = {
+    "whole": lambda model: model,
+    "model": lambda model: model.layers[1],
+    "layer": lambda model: model.layers[1].layers[0],
+}
+
+
+# Keras says of every layer without weights that it has none to quantize.
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize(("change", "part"), list(itertools.product(CHANGES, PARTS)))
+def test_a_pattern_may_change_after_it_was_built(change, part, tmp_path):
+    model, y = changed_later(change, PARTS[part])
+    x = random(SHAPE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    if change == "activation":
+        y = numbers(model(x))
+    np.testing.assert_allclose(numbers(again(x)), y, rtol=1e-5)
+    if change in KEPT:
+        np.testing.assert_array_equal(numbers(model(x)), y)
+        plain = models.materialize(model)
+        np.testing.assert_allclose(numbers(plain(x)), y, rtol=1e-4)
+    again.save(tmp_path / "again.keras")
+    keras.models.load_model(tmp_path / "again.keras")
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("change", ["lora", "quantized"])
+def test_a_pattern_with_other_variables_is_not_called(change):
+    model, _ = changed_later(change, PARTS["model"])
+    with pytest.raises(ValueError, match="(?s)has other variables than.*Received: var"):
+        model(random(SHAPE))
 
 
 def test_the_pattern_can_be_read_but_is_no_layer_of_the_layer():
@@ -418,3 +493,67 @@ def test_a_constant_start_of_a_built_layer_is_a_new_draw():
         starts[start] = numbers(varying.weights_at(0.7)[0])
     np.testing.assert_allclose(starts["layer"], numbers(dense.kernel), atol=1e-6)
     assert np.abs(starts["constant"] - starts["layer"]).max() > 0.1
+
+
+# A layer that other layers of the model use, too.
+
+SHARING = {
+    "ODE": lambda d, x: layers.ODE(d, steps=3)(d(x)),
+    "between": lambda d, x: d(layers.ODE(d, steps=3)(d(x))),
+    "two ODEs": lambda d, x: layers.ODE(d, "heun", 2)(layers.ODE(d, steps=3)(d(x))),
+    "ResidualStack": lambda d, x: layers.ResidualStack(d, 2, shared=True)(d(x)),
+    "TimeVarying": lambda d, x: layers.ODE(layers.TimeVarying(d, "trig"), steps=3)(
+        d(d(x))
+    ),
+    "TimeAppended": lambda d, x: layers.ODE(layers.TimeAppended(d), steps=3)(
+        d(layers.Augment(1)(x))
+    ),
+    "with a time": lambda d, x: layers.ODE(WithTime(d), steps=3)(d(x)),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithTime(keras.layers.Layer):
+    """Builds the layer that it holds in its first call."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, t, y):
+        return t * self.layer(y)
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+SHARED = {
+    "Dense": lambda: keras.layers.Dense(3, "tanh"),
+    "Sequential": sequential,
+    "functional": functional,
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "shared"),
+    [
+        *itertools.product(SHARING, ["Dense"]),
+        *itertools.product(["between"], ["Sequential", "functional"]),
+    ],
+)
+def test_a_layer_may_also_be_used_elsewhere_in_the_model(use, shared, tmp_path):
+    i = keras.Input((3,))
+    model = keras.Model(i, SHARING[use](SHARED[shared](), i))
+    x = random(SHAPE)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numbers(again(x)), numbers(model(x)), rtol=1e-5)
+    assert len(again.weights) == len(model.weights)
+    clone = keras.models.clone_model(model)
+    assert clone(x).shape == SHAPE

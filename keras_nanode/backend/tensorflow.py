@@ -53,7 +53,7 @@ def custom_vjp(forward, backward, message, *primals):
                 for g in pull(*dense)
             ]
 
-        # Apart from what `forward` closes over too, which a graph does not follow either.
+        # Apart from what `forward` closes over, which a graph does not follow either.
         return tree.flatten(_apart(outputs)), gradient
 
     flat_outputs = run(*tree.flatten(primals))

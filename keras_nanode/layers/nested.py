@@ -22,9 +22,12 @@ class Nesting:
     nested: str
 
     def get_config(self):
-        layer = checks.layer(self.nested, getattr(self, self.nested))
         config = super().get_config()  # type: ignore[misc]
-        return {**config, self.nested: _serialized(self, self.nested, layer)}
+        return {**config, self.nested: self._nested_config()}
+
+    def _nested_config(self) -> dict:
+        layer = checks.layer(self.nested, getattr(self, self.nested))
+        return _serialized(self, self.nested, layer)
 
     @classmethod
     def from_config(cls, config):
@@ -40,7 +43,36 @@ class Held:
         self.layer = layer
         self.weights: list[keras.Variable] = []
         self.others: list[keras.Variable] = []
+        self.config: dict | None = None
         self.is_given = False
+
+    def keep(self) -> None:
+        """Keeps what the layer is now, since it may be frozen or changed later, or be
+        part of another model."""
+        self.weights = list(self.layer.trainable_variables)
+        self.others = list(self.layer.non_trainable_variables)
+        self.config = _config(self.layer, keras.saving.serialize_keras_object)
+
+    @property
+    def has_same_variables(self) -> bool:
+        """Whether the layer has the variables that were kept, frozen or not."""
+        return _ids(self.layer.variables) == _ids(self.weights + self.others)
+
+    @property
+    def has_same_weights(self) -> bool:
+        """Whether the variables that were kept as trainable are the trainable ones."""
+        same = _ids(self.layer.trainable_variables) == _ids(self.weights)
+        return same and self.has_same_variables
+
+    def copy(self) -> keras.Layer:
+        """A copy of the layer as it was kept, not built."""
+        if self.config is None or self.has_same_weights:
+            return copy_layer(self.layer)
+        return keras.saving.deserialize_keras_object(self.config, safe_mode=False)
+
+
+def _ids(variables: list[keras.Variable]) -> set[int]:
+    return {id(v) for v in variables}
 
 
 def all_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -90,17 +122,31 @@ def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
         ) from error
 
 
+def symbolic_output(layer: keras.Layer, x: keras.KerasTensor, **others: Any) -> Any:
+    """What a layer gives for a symbolic input. It is built if necessary.
+
+    Keras numbers the symbolic calls of a layer, and a file of a functional model names
+    those that are part of it. This one is part of no model and takes no number.
+    """
+    calls = layer._inbound_nodes
+    number = len(calls)
+    try:
+        return layer(x, **others)
+    finally:
+        del calls[number:]
+
+
 def built_copy(
     layer: keras.Layer, input_shape: tuple[int | None, ...], seed_offset: int = 0
 ) -> keras.Layer:
     copy = copy_layer(layer, seed_offset)
-    copy(keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
+    symbolic_output(copy, keras.KerasTensor(input_shape, dtype=copy.compute_dtype))
     return copy
 
 
 def _made_again(layer: keras.Layer, copy: Callable, seed_offset: int) -> keras.Layer:
     cls = type(layer)
-    config = _config(layer)
+    config = _config(layer, cls.get_config)
     if config is None:
         # Its attributes hold its arguments, if it follows Keras' convention.
         values = {name: getattr(layer, _attribute(layer, name)) for name in _names(cls)}
@@ -120,13 +166,13 @@ def _made_again(layer: keras.Layer, copy: Callable, seed_offset: int) -> keras.L
         return cls.from_config(_reseeded(config, seed_offset))
 
 
-def _config(layer: keras.Layer) -> dict | None:
-    """The layer's configuration, or None if `get_config` fails."""
+def _config(layer: keras.Layer, describe: Callable) -> dict | None:
+    """What `describe` says about the layer's configuration, or None if it fails."""
     with warnings.catch_warnings():
         # Keras warns about lambdas, which are a problem in files only.
         warnings.simplefilter("ignore")
         try:
-            return layer.get_config()
+            return describe(layer)
         except Exception:  # from any object in it that cannot be described
             return None
 

@@ -18,10 +18,11 @@ from keras_nanode.dynamics import (
 )
 from keras_nanode.integrate import as_state, integrate
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting
+from keras_nanode.layers.nested import Nesting, symbolic_output
 from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
+from keras_nanode.layers.trial import try_out
 from keras_nanode.solvers import SolverLike
 from keras_nanode.stepping import Adaptive, StepsLike, get_steps, serialize_steps
 
@@ -170,7 +171,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
         t0 = ops.convert_to_tensor(self.t_span[0])
         inputs, others = arrangement(self.dynamics)(t0, x)
-        output = self.dynamics(inputs, **others)
+        output = symbolic_output(self.dynamics, inputs, **others)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
                 f"The dynamics {self.dynamics.name!r} of the ODE {self.name!r} must "
@@ -180,14 +181,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 f"shape {tuple(output.shape)}"
             )
         # Fails now, not in the middle of training, if a call changes state.
-        traced = _Traced(self._slope)
-        try:
-            traced(x, training=True)
-        except ValueError:
-            if traced.error is None:
-                raise
-            # Without the message that Keras adds about `_Traced`.
-            raise traced.error from None
+        try_out(self._slope, x)
 
     def call(self, inputs, training=None, mask=None):
         return self._flow(inputs, self.t_span, training, mask)
@@ -270,19 +264,3 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
             "t_span": self.t_span,
             "adjoint": adjoints.serialize(self.adjoint),
         }
-
-
-class _Traced(keras.Layer):
-    """Traces a function of one input symbolically, as Keras traces a layer's call."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-        self.error: ValueError | None = None
-
-    def call(self, inputs, training=None):
-        try:
-            return self.function(inputs)
-        except ValueError as error:
-            self.error = error
-            raise

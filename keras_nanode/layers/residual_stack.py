@@ -7,7 +7,7 @@ import keras
 from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, same_shape, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting, copy_layer
+from keras_nanode.layers.nested import Nesting, copy_layer, symbolic_output
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -67,7 +67,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     def build(self, input_shape):
         x = keras.KerasTensor(input_shape, dtype=self.compute_dtype)
         for block in self.blocks:
-            output = block(x)
+            output = symbolic_output(block, x)
         if not same_shape(output.shape, input_shape):
             raise ValueError(
                 f"The block {self.block.name!r} of the residual stack {self.name!r} "

@@ -8,7 +8,7 @@ from keras import ops
 from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting
+from keras_nanode.layers.nested import Nesting, symbolic_output
 from keras_nanode.structures import as_scalar
 
 
@@ -58,7 +58,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape):
-        self.layer(self._spec(input_shape))
+        self._symbolic_output(input_shape)
 
     def call(self, inputs, t, mask=None):
         x = with_mask(self.appended(inputs, t), mask)
@@ -75,8 +75,9 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
         return ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        return self.layer(self._spec(input_shape)).shape
+        return self._symbolic_output(input_shape).shape
 
-    def _spec(self, shape):
+    def _symbolic_output(self, shape):
         shape = (*shape[:-1], shape[-1] + 1)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        x = keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return symbolic_output(self.layer, x)

@@ -13,7 +13,7 @@ from keras_nanode.bases.basis import check_promises
 from keras_nanode.bases.samples import combination_of_one, sample
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Held, Nesting, built_copy
+from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
 from keras_nanode.stateless import LayerFunction, value_of
 
 _STARTS = ("layer", "constant", "independent")
@@ -109,10 +109,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         # If the pattern is only built here, its weights are newly drawn.
         self._held.is_given = self.layer.built
         self._pattern_output(input_shape)
-        # Kept, since the pattern may be frozen later, or be part of another model.
-        weights = list(self.layer.trainable_variables)
-        others = list(self.layer.non_trainable_variables)
-        self._held.weights, self._held.others = weights, others
+        self._held.keep()
         # Drawn only when asked for: Keras may build in a scope without values.
         draw = functools.cache(lambda: self._draw_coefficients(input_shape))
         self.coefficients = [
@@ -125,7 +122,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 constraint=w.constraint and _Sliced(w.constraint),
                 autocast=False,
             )
-            for i, w in enumerate(weights)
+            for i, w in enumerate(self._held.weights)
         ]
         self.constants = [
             self.add_weight(
@@ -136,14 +133,14 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 trainable=False,
                 autocast=False,
             )
-            for w in others
+            for w in self._held.others
         ]
 
     def _pattern_output(self, input_shape):
         """The symbolic output of the pattern, which is built if necessary."""
         with backend.eagerly():
             x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
-            return self.layer(x)
+            return symbolic_output(self.layer, x)
 
     def _draw_coefficients(self, input_shape):
         with backend.eagerly():
@@ -169,8 +166,21 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     def function(self):
         """The layer as a pure function of one set of weights and the inputs."""
+        if not self._held.has_same_variables:
+            raise ValueError(
+                f"The layer {self.layer.name!r} has other variables than when the "
+                f"TimeVarying {self.name!r} around it was built, and would not compute "
+                "with the weights w(t). `enable_lora` and `quantize` do so. Save the "
+                "model and load it again: the file has the layer as it was. Or give "
+                "TimeVarying a layer that no other model has. Received: variables "
+                f"{[v.path for v in self.layer.variables]}"
+            )
         state = zip(self._held.others, map(value_of, self.constants), strict=True)
         return LayerFunction(self.layer, self._held.weights, list(state))
+
+    def copy_of_layer(self) -> keras.Layer:
+        """A copy of the layer as it was when this was built, for these weights."""
+        return self._held.copy()
 
     def weights_at(self, t):
         """The layer's weights at the times t.
@@ -212,6 +222,14 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     def compute_output_shape(self, input_shape):
         return self._pattern_output(input_shape).shape
+
+    def _nested_config(self):
+        """The layer as it was built, if it was frozen or changed since: the variables
+        here are those for it."""
+        held = self._held
+        if held.config is None or held.has_same_weights:
+            return super()._nested_config()
+        return held.config
 
     def get_config(self):
         return {

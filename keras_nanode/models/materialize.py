@@ -231,7 +231,7 @@ class _Stages:
     def _frozen(self, weights, x, time):
         """A frozen copy of the layer with these weights."""
         source = self.dynamics
-        layer = copy_layer(source.layer if self.varies else source)
+        layer = source.copy_of_layer() if self.varies else copy_layer(source)
         layer(x, **time)
         state = source.constants if self.varies else source.non_trainable_variables
         for variables, values in (
