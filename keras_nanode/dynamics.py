@@ -121,11 +121,15 @@ def passing_on(layer: keras.Layer, mask: Any = None) -> Iterator[None]:
 
 
 def vector_field(
-    layer: keras.Layer, num_args: int = 0, mask: Any = None
+    layer: keras.Layer, closes_over: bool, num_args: int = 0, mask: Any = None
 ) -> tuple[VectorField, list]:
     """The built layer as a vector field `func(t, y, theta, *args)`, and its parameters.
 
-    A mask is attached to every state that the layer is called with.
+    Args:
+        layer: The layer.
+        closes_over: Whether it may read trainable variables of other layers.
+        num_args: How many arguments it takes besides t and y.
+        mask: A mask that is attached to every state that the layer is called with.
     """
     arrange = arrangement(layer, num_args)
     if isinstance(layer, WeightsOverTime):
@@ -142,7 +146,7 @@ def vector_field(
 
     def bind(constants):
         mask, state = constants
-        function = whole.with_constants(state)
+        function = whole.with_constants(state, closes_over)
 
         def func(t, y, theta, *args):
             x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])

@@ -225,9 +225,7 @@ def _as_field(
 ) -> tuple[VectorField, list]:
     """`func` as a vector field with explicit weights, and these weights."""
     if not isinstance(func, keras.Layer):
-        # With `direct`, the backend itself finds the tensors that `func` closes over.
-        direct = adjoint == adjoints.get("direct")
-        return function_field(func, len(args), direct), []
+        return function_field(func, len(args), adjoint.closes_over), []
     arrange = arrangement(func, len(args))
     if not func.built:
         inputs, others = arrange(ops.cast(times[0], time_dtype(y0)), y0, *args)
@@ -238,7 +236,7 @@ def _as_field(
                 f"The layer `func` cannot be built for `y0`. {error} Received: "
                 f"func={func!r}, y0 of shape {_shapes(y0)}"
             ) from error
-    field, weights = vector_field(func, len(args))
+    field, weights = vector_field(func, adjoint.closes_over, len(args))
     if isinstance(field.weights, BasisWeights) and isinstance(times, np.ndarray):
         field.weights.basis.check_covers("t", times)
     return field, weights

@@ -44,7 +44,7 @@ class LayerFunction:
         self._weights = layer.trainable_variables if weights is None else weights
         if state is None:
             state = [(v, value_of(v)) for v in layer.non_trainable_variables]
-        self._state = state
+        self._state, self._closes_over = state, True
         if drawn := _drawn_from(layer, [variable for variable, _ in state]):
             raise ValueError(_impure(layer, f"updates {drawn[0].path!r}"))
 
@@ -53,10 +53,14 @@ class LayerFunction:
         """The values of the variables that are not its weights."""
         return [value for _, value in self._state]
 
-    def with_constants(self, constants: list) -> "LayerFunction":
+    def with_constants(self, constants: list, closes_over: bool) -> "LayerFunction":
+        """The function with other constants. If it must not close over a trainable
+        variable, a call that reads one raises a ValueError."""
         variables = [variable for variable, _ in self._state]
         state = list(zip(variables, constants, strict=True))
-        return LayerFunction(self.layer, self._weights, state)
+        function = LayerFunction(self.layer, self._weights, state)
+        function._closes_over = closes_over
+        return function
 
     @property
     def scale(self) -> Callable[[list, Any], list] | None:
@@ -86,6 +90,7 @@ class LayerFunction:
     def __call__(self, weights: list, *args: Any, **named: Any) -> Any:
         given = list(zip(self._weights, weights, strict=True))
         scope = _Watching(given + self._state, collect_losses=True)
+        scope.stranger = None if self._closes_over else self.layer.name
         with scope, _exactly(self.layer, args, named):
             outputs = self.layer(*args, **named)
         if scope.updated:
@@ -118,11 +123,29 @@ def _unused_seeds(part: keras.Layer) -> list:
 
 class _Watching(keras.StatelessScope):
     """Records which variables a call updates. They need not be the layer's own: Keras
-    has one for random numbers without a seed."""
+    has one for random numbers without a seed.
+
+    Attributes:
+        stranger: The name of a layer that must not read trainable variables of others,
+            or None.
+    """
+
+    stranger: str | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.updated: list[str] = []
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.stranger and variable.trainable:
+            raise ValueError(
+                f"The dynamics {self.stranger!r} read a trainable variable that is not "
+                "theirs, which would get no gradient. Make its layer an attribute of "
+                'the dynamics, so that Keras finds it; or use `adjoint="direct"`. '
+                f"Received: variable={variable.path!r}"
+            )
+        return value
 
     def add_update(self, update):
         super().add_update(update)

@@ -19,7 +19,7 @@ from cases import (
 from keras import ops
 from test_layers import IMAGE, SelfAttention
 
-from keras_nanode import bases, layers, models
+from keras_nanode import bases, layers, models, odeint
 from keras_nanode.layers.nested import copy_layer
 
 SHAPE = (4, 3)
@@ -557,3 +557,33 @@ def test_a_layer_may_also_be_used_elsewhere_in_the_model(use, shared, tmp_path):
     assert len(again.weights) == len(model.weights)
     clone = keras.models.clone_model(model)
     assert clone(x).shape == SHAPE
+
+
+def of_another_layer():
+    dense = keras.layers.Dense(3)
+    return keras.layers.Lambda(lambda x: dense(x))
+
+
+def of_another_kernel():
+    dense = keras.layers.Dense(3)
+    dense.build((None, 3))
+
+    class Transposed(keras.layers.Layer):
+        def call(self, x):
+            return x @ ops.transpose(dense.kernel)
+
+    return Transposed()
+
+
+@pytest.mark.parametrize("make", [of_another_layer, of_another_kernel])
+def test_dynamics_read_no_weights_of_other_layers(make):
+    """They would get no gradient, or one without this part."""
+    message = (
+        r"read a trainable variable that is not theirs.*direct.*Received: variable"
+    )
+    with pytest.raises(ValueError, match=message):
+        layers.ODE(make(), steps=2)(ops.ones((2, 3)))
+    with pytest.raises(ValueError, match=message):
+        odeint(make(), ops.ones((2, 3)), [0.0, 1.0])
+    y = layers.ODE(make(), steps=2, adjoint="direct")(ops.ones((2, 3)))
+    assert np.isfinite(numbers(y)).all()

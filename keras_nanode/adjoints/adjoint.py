@@ -15,9 +15,11 @@ class Adjoint(abc.ABC):
 
     Attributes:
         follows_times: Whether it also finds the gradient in times that are tensors.
+        closes_over: Whether it also finds that in what the vector field closes over.
     """
 
     follows_times = False
+    closes_over = False
 
     def get_config(self) -> dict:
         return {}

@@ -26,6 +26,7 @@ class Direct(Adjoint):
     """
 
     follows_times = True
+    closes_over = True
 
     def keeps_states(self, steps):
         # If adaptive steps are chosen first, they are kept to be taken again.
