@@ -435,6 +435,13 @@ def test_many_functions_without_a_simple_combination_are_refused_at_once():
         layer.build((None, 3))
 
 
+@pytest.mark.parametrize("basis", [bases.Bucket(1025), bases.Cosine(4096)], ids=repr)
+def test_many_independent_draws_are_refused_at_once(basis):
+    layer = layers.TimeVarying(keras.layers.Dense(3), basis, "independent")
+    with pytest.raises(ValueError, match="at most 1024 times.*Received: start="):
+        layer.build((None, 3))
+
+
 @pytest.mark.parametrize("size", [129, 257, 1025, 4096])
 def test_independent_draws_are_scaled_by_the_mean_over_the_whole_domain(size):
     """The mean of sum_k z_k(t)^2 of hat functions is 2/3, at their middles 1/2."""
