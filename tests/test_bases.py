@@ -421,7 +421,7 @@ def test_weights_start_at_those_of_the_layer_at_all_times(name):
     started = time.perf_counter()
     layer = layers.TimeVarying(dense, basis)
     layer.build((None, 3))
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 30
     first, last = basis.domain
     times = first + (last - first) * np.array([0, 0.1, 1 / 3, 0.5, 0.77, 1])
     theta = numbers(layer.weights_at(times)[0])
