@@ -100,6 +100,8 @@ def odeint(
     >>> round(float(y[-1]), 4), int(stats["status"])
     (0.3679, 0)
     """
+    for name, given in (("y0", y0), ("t", t), ("args", args)):
+        _check_values(name, given)
     y0 = _as_y0(y0)
     dtype = time_dtype(y0)
     times = form.read(t, dtype)
@@ -146,7 +148,6 @@ def odeint(
 def _as_y0(y0: Structure) -> Structure:
     if not tree.flatten(y0):
         raise checks.wrong("y0", y0, "a floating tensor, or a structure of such")
-    _check_values("y0", y0)
     return tree.map_structure(lambda x: as_state(x, "y0"), y0)
 
 
@@ -166,7 +167,6 @@ def _as_args(args: Any, dtype: str) -> tuple:
         raise checks.wrong(
             "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
         )
-    _check_values("args", args)
     return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
 
 

@@ -228,6 +228,17 @@ def test_a_number_is_the_slope_of_a_number():
     np.testing.assert_allclose(numbers(y)[-1], 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["y0", "t", "args"])
+def test_symbols_are_told_the_layer(name):
+    symbol = keras.KerasTensor((2,))
+    given = {"y0": np.ones(2), "t": [0.0, 1.0], "args": (2.0,)}
+    given[name] = (symbol,) if name == "args" else symbol
+    with pytest.raises(
+        ValueError, match=f"`{name}` is symbolic.*ODE.*Received: {name}="
+    ):
+        odeint(lambda t, y, *args: -y, **given)
+
+
 @pytest.mark.parametrize(
     "where",
     [

@@ -144,14 +144,17 @@ class BSpline(Broadcasting):
         self._clamped = np.array((*first, *edges, *last))
 
     def __call__(self, t):
-        # The Cox-de Boor recurrence, from degree 0 up.
+        # The Cox-de Boor recurrence, from degree 0 up. A degree has one function less
+        # than the one before. The arrays keep their shape, which JAX compiles once, and
+        # what is past the last function is cut off in the end.
         piece = _piece(self.knots, t) + self.degree
         z = ops.one_hot(piece, self.size + self.degree, dtype=t.dtype)
         t = ops.expand_dims(t, -1)
         for d in range(1, self.degree + 1):
             rising = _over(self._clamped, d, t)
-            z = rising[..., :-1] * z[..., :-1] + (1 - rising[..., 1:]) * z[..., 1:]
-        return z
+            following = ops.concatenate([z[..., 1:], z[..., :1]], axis=-1)
+            z = rising[..., :-1] * z + (1 - rising[..., 1:]) * following
+        return z[..., : self.size]
 
     def get_config(self) -> dict:
         return {
@@ -173,10 +176,11 @@ def _piece(edges, t):
 
 
 def _over(knots: np.ndarray, degree: int, t: Any) -> Any:
-    """(t - k_i) / (k_(i + degree) - k_i) for each i, or 0 if the knots coincide."""
-    first, widths = knots[:-degree], knots[degree:] - knots[:-degree]
-    scale = np.divide(1, widths, out=np.zeros_like(widths), where=widths > 0)
-    first, scale = (ops.convert_to_tensor(x, dtype=t.dtype) for x in (first, scale))
+    """(t - k_i) / (k_(i + degree) - k_i) for each i, or 0 if the knots coincide or
+    there are not as many."""
+    scale, widths = np.zeros_like(knots), knots[degree:] - knots[:-degree]
+    np.divide(1, widths, out=scale[:-degree], where=widths > 0)
+    first, scale = (ops.convert_to_tensor(x, dtype=t.dtype) for x in (knots, scale))
     return (t - first) * scale
 
 

@@ -17,6 +17,8 @@ from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_outpu
 from keras_nanode.stateless import LayerFunction, value_of
 
 _STARTS = ("layer", "constant", "independent")
+# Each builds a copy of the layer.
+_MOST_DRAWS = 1024
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -62,8 +64,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
 
     Raises:
         ValueError: if `layer` is not a Keras layer, if `basis` or `start` is not one of
-            these, if (when built) a basis of your own is not as `bases.Basis` says, or
-            if (when called) `layer` is not pure.
+            these, if (when built) a basis of your own is not as `bases.Basis` says or
+            has too many functions for `start`, or if (when called) `layer` is not pure.
 
     Example:
 
@@ -152,6 +154,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                     weights = built_copy(self.layer, input_shape).trainable_variables
                 own = map(ops.convert_to_numpy, weights)
                 return [np.multiply.outer(ones, w) for w in own]
+            if self.basis.size > _MOST_DRAWS:
+                raise ValueError(
+                    "`start='independent'` builds the layer once for each function of "
+                    f"`basis`, at most {_MOST_DRAWS} times. Use `start='layer'`, or "
+                    "fewer functions. "
+                    f"Received: start={self.start!r}, size={self.basis.size}"
+                )
             copies = [
                 built_copy(self.layer, input_shape, seed_offset=k)
                 for k in range(self.basis.size)
