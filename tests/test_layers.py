@@ -529,6 +529,48 @@ def test_recurrent_layers_with_dropout_are_refused_when_built(kind, around, argu
         layers.ODE(dynamics, steps=2).build((None, None, 3))
 
 
+class Rematerialized(keras.layers.Layer):
+    """A layer that computes its hidden layer again for the gradient."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.last = keras.layers.Dense(4, "tanh"), keras.layers.Dense(3)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.last.build((*input_shape[:-1], 4))
+
+    def call(self, x):
+        return keras.remat(lambda x: self.last(self.hidden(x)))(x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def in_scope(make):
+    with keras.RematScope(mode="full"):
+        return make()
+
+
+REMATERIALIZED = {
+    "remat": lambda: layers.ODE(Rematerialized(), steps=2),
+    "deeper": lambda: layers.ODE(keras.Sequential([Rematerialized()]), steps=2),
+    "in time": lambda: layers.ODE(in_time(Rematerialized()), steps=2),
+    "TimeVarying": lambda: in_time(Rematerialized()),
+    "scope": lambda: layers.ODE(in_scope(lambda: keras.layers.Dense(3)), steps=2),
+    "scope in time": lambda: in_time(in_scope(lambda: keras.layers.Dense(3))),
+    "ready-made": lambda: in_scope(lambda: layers.TrigDenseODE(2, hidden_units=4)),
+}
+
+
+@pytest.mark.parametrize("name", REMATERIALIZED)
+def test_rematerialization_inside_is_refused_when_built(name):
+    remat = keras.remat
+    with pytest.raises(ValueError, match="must not use remat.*Received: .*emat"):
+        REMATERIALIZED[name]().build((None, 3))
+    assert keras.remat is remat
+
+
 def test_random_numbers_without_a_seed_are_refused():
     """Keras draws them from a variable that is not the layer's. In a compiled loop
     every step would have the same."""

@@ -181,7 +181,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
                 f"shape {tuple(output.shape)}"
             )
         # Fails now, not in the middle of training, if a call changes state.
-        try_out(self._slope, x)
+        try_out(self._slope, self.dynamics, x, training=True)
 
     def call(self, inputs, training=None, mask=None):
         return self._flow(inputs, self.t_span, training, mask)

@@ -14,6 +14,7 @@ from keras_nanode.bases.samples import combination_of_one, sample
 from keras_nanode.dynamics import WeightsOverTime, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
+from keras_nanode.layers.trial import try_out
 from keras_nanode.stateless import LayerFunction, value_of
 
 _STARTS = ("layer", "constant", "independent")
@@ -112,6 +113,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         self._held.is_given = self.layer.built
         self._pattern_output(input_shape)
         self._held.keep()
+        x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
+        try_out(self.layer, self.layer, x, training=False)
         # Drawn only when asked for: Keras may build in a scope without values.
         draw = functools.cache(lambda: self._draw_coefficients(input_shape))
         self.coefficients = [
