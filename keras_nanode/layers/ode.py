@@ -76,7 +76,8 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
     Raises:
         ValueError: if an argument is invalid, if `t_span` leaves the domain of a basis
             that is not defined outside it, or (when built) if `dynamics` changes the
-            shape of its input or is not pure.
+            shape of its input, is not pure, uses `keras.remat`, or (but for
+            `adjoint="direct"`) reads trainable variables of other layers.
         RuntimeError: if adaptive steps fail in eager mode. In a compiled function the
             output is NaN for the whole batch, since its rows share their steps.
             `callbacks.Evaluations` then reports why.

@@ -66,7 +66,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     Raises:
         ValueError: if `layer` is not a Keras layer, if `basis` or `start` is not one of
             these, if (when built) a basis of your own is not as `bases.Basis` says or
-            has too many functions for `start`, or if (when called) `layer` is not pure.
+            has too many functions for `start`, or `layer` uses `keras.remat`, or if
+            (when called) `layer` is not pure.
 
     Example:
 
