@@ -71,7 +71,9 @@ class Stops:
         at = np.append(0.0, at)
         times, lengths = np.append(times[0], stops), np.diff(at)
         intervals = np.append(rows, problem.num_intervals).astype("int32")
-        if not math.isinf(backend.most_unrolled()):
+        # OpenVINO runs Python's loops too, but its tensors have no values yet.
+        reads = backend.is_known(ops.zeros(()))
+        if not (reads and math.isinf(backend.most_unrolled())):
             # Make tensors once, outside the loops that use them.
             floats = (x.astype(dtype) for x in (times, lengths, at))
             times, lengths, at = map(ops.convert_to_tensor, floats)
