@@ -26,8 +26,13 @@ def as_integer(x):
     return ops.cast(x, "int32") if ops.is_tensor(x) else int(x)
 
 
+def is_boolean(condition: Any) -> bool:
+    """Whether a condition is known, and no tensor."""
+    return isinstance(condition, (bool, np.bool_))
+
+
 def where(condition, x, y):
-    if isinstance(condition, (bool, np.bool_)):
+    if is_boolean(condition):
         return x if condition else y
     if isinstance(condition, np.ndarray):
         return np.where(condition, x, y)
@@ -35,7 +40,7 @@ def where(condition, x, y):
 
 
 def cond(condition: Any, f: Callable[[], Any], g: Callable[[], Any]) -> Any:
-    if isinstance(condition, (bool, np.bool_)):
+    if is_boolean(condition):
         return f() if condition else g()
     return ops.cond(condition, f, g)
 

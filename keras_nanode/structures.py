@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
+from keras_nanode.arrays import is_boolean
 from keras_nanode.tree import Structure
 
 
@@ -89,14 +90,14 @@ def unstack(stacked: Structure, number: int) -> list[Structure]:
 
 def select(condition: Any, x: Structure, y: Structure) -> Structure:
     # Where the condition is known, no gradient passes through the other structure.
-    if isinstance(condition, (bool, np.bool_)):
+    if is_boolean(condition):
         return x if condition else y
     return tree.map_structure(lambda x, y: ops.where(condition, x, y), x, y)
 
 
 def apply_if(condition: Any, f: Callable, x: Structure) -> Structure:
     """`f(x)` if the scalar condition holds, else `x`."""
-    if isinstance(condition, (bool, np.bool_)):
+    if is_boolean(condition):
         return f(x) if condition else x
     # Use a loop of 0 or 1 rounds: tf2onnx loses the shapes of a loop with a branch.
     count = ops.cast(condition, "int32")

@@ -124,12 +124,13 @@ class Adaptive(Stepping):
                 recorded = record.add(recorded, attempt)
             return ys, recorded
 
+        stops = Stops.of(problem)
         extra = (
             buffers(intervals, y0) if several else (),
-            record.start(Stops.of(problem), y0) if record is not None else (),
+            record.start(stops, y0) if record is not None else (),
         )
         state = adaptive_loop(
-            problem, self._norm, self.max_steps, params, y0, extra, visit=visit
+            stops, self._norm, self.max_steps, params, y0, extra, visit=visit
         )
         ys, recorded = state["extra"]
         if several:
@@ -159,7 +160,7 @@ class Adaptive(Stepping):
             return weights.add_step(gradient, integrals, attempt.located)
 
         state = adaptive_loop(
-            problem,
+            Stops.of(problem),
             self._norm,
             self.max_steps,
             params,

@@ -30,7 +30,6 @@ from keras_nanode.arrays import (
     where,
 )
 from keras_nanode.stepping.control import first_length, step_factor
-from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stops import Stops, eps
@@ -103,7 +102,7 @@ def _error(tableau, h, y, slopes):
 
 
 def adaptive_loop(
-    problem: Problem,
+    stops: Stops,
     norm: Callable,
     max_steps: int,
     params: Structure,
@@ -117,7 +116,7 @@ def adaptive_loop(
     """Takes steps from the first time to the last.
 
     Args:
-        problem: The problem. Its solver has an embedded pair.
+        stops: The stops of the problem, whose solver has an embedded pair.
         norm: `norm(error, *states)`, at most 1 for an accepted step.
         max_steps: The largest number of attempted steps.
         params: The parameters of the vector field.
@@ -133,9 +132,8 @@ def adaptive_loop(
         `num_fevals`, `extra`, `reached` (the number of output times reached) and
         `distance` (from the first time).
     """
-    loop = _Loop(problem, norm, max_steps, params, evaluate, visit, meet)
+    loop = _Loop(stops, norm, max_steps, params, evaluate, visit, meet)
     (state,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
-    stops = loop.stops
     unfinished = (state["status"] == 0) & (state["stop"] < stops.number)
     status = where(unfinished, int(Status.MAX_STEPS), state["status"])
     return {
@@ -147,11 +145,12 @@ def adaptive_loop(
 
 
 class _Loop:
-    def __init__(self, problem, norm, max_steps, params, evaluate, visit, meet):
-        self.problem, self.norm, self.max_steps = problem, norm, max_steps
+    def __init__(self, stops, norm, max_steps, params, evaluate, visit, meet):
+        problem = stops.problem
+        self.stops, self.problem = stops, problem
+        self.norm, self.max_steps = norm, max_steps
         self.params, self.evaluate, self.visit = params, evaluate, visit
         self.meet, self.tableau = meet, problem.solver.tableau
-        self.stops = stops = Stops.of(problem)
         self.meets, self.has_jumps = meet is not None and problem.several, False
         self.is_python = math.isinf(backend.most_unrolled())
         if stops.rows is None:
