@@ -200,11 +200,24 @@ def _operations(f: Callable, examples: list[torch.Tensor]) -> fx.GraphModule:
     if not any(_writes(node) for node in graph.nodes):
         copies.append(torch.ops.aten.clone.default)
     for node in graph.nodes:
-        if node.target in copies and not node.kwargs:
-            node.replace_all_uses_with(node.args[0])
+        if node.target not in copies:
+            continue
+        source = node.args[0]
+        # A copy of a copy: Keras lays out the inputs of a convolution twice.
+        while source.target in copies:
+            source = source.args[0]
+        node.args = (source,)
+        if not node.kwargs or _strides(node) == _strides(source):
+            node.replace_all_uses_with(source)
     graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _strides(node: fx.Node) -> tuple[int, ...]:
+    """Those of the node's value when it was recorded."""
+    strides: tuple[int, ...] = node.meta["val"].stride()
+    return strides
 
 
 def _writes(node: fx.Node) -> bool:
