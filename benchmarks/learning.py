@@ -72,6 +72,8 @@ RESNET = Row("uncon_resnet")
 BUCKETS = Row("bucket", STEPS, 0.0, ROOT, "independent")
 COSINES = Row("cosine", STEPS, 0.0, ROOT, "independent")
 TRIG = Row("trig", 21, PERIOD, ROOT, "independent")
+LEGENDRE = Row("legendre", STEPS, 0.0, ROOT, "independent")
+POLY = Row("poly", STEPS, 0.0, ROOT, "independent")
 PAPER = TRIG._replace(horizon=1.0, start="constant")
 
 # The groups of the table.
@@ -83,12 +85,16 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         COSINES,
         Row("auto", horizon=1.0),
         Row("con_resnet"),
-        Row("legendre", STEPS, 0.0, ROOT, "independent"),
+        LEGENDRE,
+        Row("app", horizon=1.0),
+        TRIG._replace(period=ROOT),
+        POLY,
     ),
-    "Half of the parameters": (
-        BUCKETS._replace(size=5),
-        COSINES._replace(size=5),
-        TRIG._replace(size=5),
+    "Half of the parameters": tuple(
+        row._replace(size=5) for row in (BUCKETS, COSINES, TRIG)
+    ),
+    "A quarter of the parameters": tuple(
+        row._replace(size=3) for row in (BUCKETS, COSINES, TRIG)
     ),
     "Horizon and start": (
         PAPER,
@@ -97,9 +103,11 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         BUCKETS._replace(horizon=1.0),
         COSINES._replace(horizon=1.0),
         BUCKETS._replace(start="constant"),
+        # The default of five sets of weights.
+        BUCKETS._replace(size=5, horizon=round(math.sqrt(5), 2)),
     ),
     "Without normalization": tuple(
-        row._replace(normalization="-") for row in (RESNET, BUCKETS, TRIG)
+        row._replace(normalization="-") for row in (RESNET, BUCKETS, TRIG, COSINES)
     ),
     # `memory.py` measures the training step of both: 31.0 and 32.0 MiB.
     "Equal memory": (

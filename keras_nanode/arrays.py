@@ -6,11 +6,20 @@ tensor takes about 20 us, and one on numbers 1 us. In a compiled function they a
 tensors.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import ops
+
+from keras_nanode import backend
+
+
+def loops_in_python() -> bool:
+    """Whether Python runs the loops, over tensors that have values."""
+    # OpenVINO runs Python's loops too, but its tensors have no values yet.
+    return math.isinf(backend.most_unrolled()) and backend.is_known(ops.zeros(()))
 
 
 def as_like(x, like):

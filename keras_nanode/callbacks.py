@@ -1,5 +1,6 @@
 """Callbacks for `fit`."""
 
+import itertools
 import warnings
 
 import keras
@@ -14,10 +15,13 @@ class Evaluations(keras.callbacks.Callback):
     For each `layers.ODE` of the model with adaptive steps, the progress bar and the
     history get two numbers for the epoch so far: `<layer>_nfe`, the mean number of
     evaluations of the dynamics in a training call, and `<layer>_failed`, the number of
-    calls whose steps ended before the last time. In a compiled function, a failure
-    makes the output NaN. Then the loss and, after the update, the weights are NaN too.
-    The first failure of each kind in an epoch gives a `RuntimeWarning` with advice. In
-    eager mode, and so on PyTorch, a failure is an error and ends the training.
+    calls whose steps ended before the last time. Where layers share a name, `<layer>`
+    is `<name>_1` for the second one, and so on.
+
+    In a compiled function, a failure makes the output NaN. Then the loss and, after the
+    update, the weights are NaN too. The first failure of each kind in an epoch gives a
+    `RuntimeWarning` with advice. In eager mode, and so on PyTorch, a failure is an
+    error and ends the training.
 
     To skip the update of such a batch, and keep the weights, compile the model with
     `keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)`, which skips
@@ -46,24 +50,25 @@ class Evaluations(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._told = epoch, set()
-        self._odes = [x for x in all_layers(self.model) if isinstance(x, ODE)]
+        odes = [x for x in all_layers(self.model) if isinstance(x, ODE)]
+        self._odes = _by_name(odes)
         skips = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
-        for ode in self._odes:
+        for ode in odes:
             ode.tally.reset()
             ode.tally.skips = skips
 
     def on_train_end(self, logs=None):
-        for ode in self._odes:
+        for ode in self._odes.values():
             ode.tally.skips = False
 
     def on_train_batch_end(self, batch, logs=None):
         self._add(logs)
-        for ode in self._odes:
+        for name, ode in self._odes.items():
             for status in ode.tally.failures():
-                if (ode.name, status) not in self._told:
-                    self._told.add((ode.name, status))
+                if (name, status) not in self._told:
+                    self._told.add((name, status))
                     warnings.warn(
-                        f"The adaptive steps of the layer {ode.name!r} ended before "
+                        f"The adaptive steps of the layer {name!r} ended before "
                         f"the last time, first in batch {batch + 1} of epoch "
                         f"{self._epoch + 1}. {status.message} "
                         f"Received: status={status.name}, steps={ode.steps}",
@@ -75,10 +80,19 @@ class Evaluations(keras.callbacks.Callback):
         self._add(logs)
 
     def _add(self, logs):
-        for ode in self._odes:
+        for name, ode in self._odes.items():
             if ode.is_adaptive:
-                logs[f"{ode.name}_nfe"] = ode.tally.evaluations()
-                logs[f"{ode.name}_failed"] = sum(ode.tally.failures().values())
+                logs[f"{name}_nfe"] = ode.tally.evaluations()
+                logs[f"{name}_failed"] = sum(ode.tally.failures().values())
+
+
+def _by_name(odes: list[ODE]) -> dict[str, ODE]:
+    """The layers by their names. A name that is taken gets a number, as in Keras."""
+    found: dict[str, ODE] = {}
+    for ode in odes:
+        names = (f"{ode.name}_{i}" if i else ode.name for i in itertools.count())
+        found[next(name for name in names if name not in found)] = ode
+    return found
 
 
 __all__ = ["Evaluations"]

@@ -37,11 +37,10 @@ def weighted(*terms: tuple[float, Structure]) -> Structure:
     weights, structures = zip(*terms, strict=True)
 
     def leaf(*leaves):
-        products = [
-            x if weight == 1 else weight * x
-            for weight, x in zip(weights, leaves, strict=True)
-        ]
-        return sum(products[1:], start=products[0])
+        total = leaves[0] if weights[0] == 1 else weights[0] * leaves[0]
+        for weight, x in zip(weights[1:], leaves[1:], strict=True):
+            total = backend.add_scaled(total, weight, x)
+        return total
 
     return tree.map_structure(leaf, *structures)
 
@@ -50,20 +49,33 @@ def increment(
     y: Structure, h: Any, coefficients: Sequence[float], k: list[Structure]
 ) -> Structure:
     """h sum_i coefficients_i k_i, for slopes k with the structure of y."""
-    terms = [(c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
+    terms = _terms(h, coefficients, k)
     if not terms:
         return zeros_like(y)
     total = weighted(*terms)
-    if isinstance(h, float) and h == 1:
+    if isinstance(h, float):
         return total
     return tree.map_structure(lambda s: as_scalar(h, s.dtype) * s, total)
+
+
+def _terms(h, coefficients, k):
+    """Pairs of each coefficient that is not 0 and its slope. h, if it is a number, is
+    folded into the coefficients."""
+    scale = h if isinstance(h, float) else 1
+    return [(scale * c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
 
 
 def advance(
     y: Structure, h: Any, coefficients: Sequence[float], k: list[Structure]
 ) -> Structure:
     """y + h sum_i coefficients_i k_i."""
-    return add(y, increment(y, h, coefficients, k)) if any(coefficients) else y
+    if not any(coefficients):
+        return y
+    if isinstance(h, float):
+        terms = _terms(h, coefficients, k)
+        if len(terms) == 1:
+            return weighted((1, y), *terms)
+    return add(y, increment(y, h, coefficients, k))
 
 
 def row(stacked: Structure, i: Any) -> Structure:

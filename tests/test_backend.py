@@ -20,6 +20,7 @@ NAMES = {
     "while_loop",
     "fori_loop",
     "most_unrolled",
+    "add_scaled",
     "buffer",
     "write",
     "read",
@@ -51,6 +52,7 @@ def test_arguments_are_those_of_the_contract(name):
         "while_loop": ["cond", "body", "state"],
         "fori_loop": ["count", "body", "state", "limit"],
         "most_unrolled": [],
+        "add_scaled": ["x", "scale", "y"],
         "buffer": ["size", "like"],
         "write": ["buffer", "i", "value"],
         "read": ["buffer", "i"],
@@ -90,6 +92,13 @@ def test_vjp_of_a_gather_is_dense():
     (gradient,) = pullback(ops.ones_like(y))
     assert type(gradient) is type(x)
     assert numbers(gradient).tolist() == [[0.0], [1.0], [0.0]]
+
+
+def test_a_scaled_sum_of_tensors_and_of_symbols():
+    x, y = ops.convert_to_tensor([1.0, 2.0]), ops.convert_to_tensor([4.0, 8.0])
+    assert numbers(backend.add_scaled(x, 0.25, y)).tolist() == [2.0, 4.0]
+    x, y = (keras.KerasTensor((2,)) for _ in range(2))
+    assert backend.add_scaled(x, 0.25, y).shape == (2,)
 
 
 def _tripled(x, y):

@@ -101,6 +101,19 @@ def test_an_ode_inside_of_other_layers_is_found():
     assert "flow_nfe" in fit(model)
 
 
+def test_layers_of_one_name_are_told_apart():
+    """As in two copies of an encoder."""
+    models = [keras.Sequential([keras.Input((3,)), flow()]) for _ in range(2)]
+    loose, tight = (model.layers[-1] for model in models)
+    loose.steps, tight.steps = Adaptive(1e-1, 1e-1), Adaptive(1e-6, 1e-6)
+    model = keras.Sequential([keras.Input((3,)), *models])
+    model.compile("sgd", "mse")
+    history = fit(model)
+    expected = {"loss", "flow_nfe", "flow_failed", "flow_1_nfe", "flow_1_failed"}
+    assert set(history) == expected
+    assert history["flow_1_nfe"][0] > history["flow_nfe"][0]
+
+
 def test_weights_go_from_adaptive_to_fixed_steps_and_back(tmp_path):
     model = model_of(flow())
     fit(model)

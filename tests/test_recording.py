@@ -183,34 +183,44 @@ def test_a_copy_that_is_written_into_stays_a_copy():
     np.testing.assert_array_equal(x, 1.0)
 
 
+def operations(function, name):
+    """The shapes of the first tensors that PyTorch's operation of this name gets."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Listed(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func._schema.name == f"aten::{name}":
+                shapes.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    shapes = []
+    with Listed():
+        function()
+    return shapes
+
+
 @pytest.mark.parametrize("adjoint", ["direct", "checkpoint", "backsolve"])
 def test_a_convolution_copies_no_state(adjoint):
     """Keras itself lays out the input of each convolution twice."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Copied(TorchDispatchMode):
-        """Lists the shapes that `clone` is called with."""
-
-        def __init__(self):
-            super().__init__()
-            self.shapes = []
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func._schema.name == "aten::clone":
-                self.shapes.append(tuple(args[0].shape))
-            return func(*args, **(kwargs or {}))
-
     conv = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")
     ode = layers.ODE(conv, steps=3, adjoint=adjoint)
     x = ops.convert_to_tensor(X[:, None])
-    ode(x, training=True).sum().backward()
-    state = (3, 8, 1, 5)  # as PyTorch's convolution takes it
-    with Copied() as by_keras:
-        conv(x)
-    with Copied() as here:
+
+    def step():
         ode(x, training=True).sum().backward()
-    assert state in by_keras.shapes
-    assert state not in here.shapes
+
+    step()
+    state = (3, 8, 1, 5)  # as PyTorch's convolution takes it
+    assert state in operations(lambda: conv(x), "clone")
+    assert state not in operations(step, "clone")
+
+
+def test_a_stage_that_depends_on_one_slope_takes_one_addition():
+    ode = layers.ODE(keras.layers.Dense(8, "tanh", use_bias=False), "midpoint", steps=3)
+    x = ops.convert_to_tensor(X)
+    ode(x)
+    assert operations(lambda: ode(x), "add").count(X.shape) == 2 * 3
+    assert operations(lambda: ode(x), "mul").count(X.shape) == 0
 
 
 def test_a_changed_attribute_is_seen():

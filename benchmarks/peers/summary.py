@@ -16,6 +16,8 @@ HEADER = (
     *("peer", "variant", "ms", "spread", "MiB"),
     *("error of y", "of dL/dx", "of dL/dalpha"),
 )
+# Whose time is drawn over the number of steps.
+OVER_DEPTH = ("nanode", "keras_resnet")
 ABOUT = """\
 Milliseconds of a training step: the median of the rounds' medians, each from a process
 of its own, and beside it by how much these differ, (largest - least) / median. MiB is
@@ -78,7 +80,7 @@ def plot(rows: Rows, path: Path) -> None:
         for name in PICTURED
         if name in rows
     ]
-    if any(name in rows for name in DEPTH_NAME):
+    if any(e.peer in OVER_DEPTH for name in DEPTH_NAME for e in rows.get(name, {})):
         panels.append(functools.partial(_depth, rows=rows))
     figure, axes = plt.subplots(
         -(-len(panels) // 2), 2, figsize=(12, 1 + 2 * len(panels)), squeeze=False
@@ -116,7 +118,7 @@ def _bars(axis, name: str, group: dict[Entrant, Row]) -> None:
 def _depth(axis, rows: Rows) -> None:
     entrants = {e: None for name in rows if name in DEPTH_NAME for e in rows[name]}
     for entrant in entrants:
-        if entrant.peer not in ("nanode", "keras_resnet"):
+        if entrant.peer not in OVER_DEPTH:
             continue
         points = [
             (n, row.ms)

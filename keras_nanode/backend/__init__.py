@@ -22,6 +22,8 @@ any structure of tensors that `keras.tree` understands.
 `most_unrolled() -> int | float`
     A solve with at most this many function evaluations is unrolled, which costs memory.
     It is 0 if loops cost little, and infinity if loops are Python's own.
+`add_scaled(x, scale, y) -> sum`
+    x + scale y, for a Python number, in one operation where the backend has one.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors with the shape of `like`, for the state of a loop. `read`
@@ -77,6 +79,7 @@ custom_vjp = _module.custom_vjp
 while_loop = _module.while_loop
 fori_loop = _module.fori_loop
 most_unrolled = _module.most_unrolled
+add_scaled = _module.add_scaled
 buffer = _module.buffer
 write = _module.write
 read = _module.read

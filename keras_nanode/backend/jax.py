@@ -50,6 +50,10 @@ def most_unrolled():
     return 16 if jax.default_backend() == "cpu" else 0
 
 
+def add_scaled(x, scale, y):
+    return x + scale * y
+
+
 def buffer(size, like):
     return jnp.zeros((size, *like.shape), like.dtype)
 

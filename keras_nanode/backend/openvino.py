@@ -39,6 +39,10 @@ def most_unrolled():
     return math.inf
 
 
+def add_scaled(x, scale, y):
+    return x + scale * y
+
+
 def buffer(size, like):
     return _eager.Buffer([ops.zeros_like(like)] * size, ops.stack)
 

@@ -116,6 +116,10 @@ def most_unrolled():
     return float("inf") if tf.executing_eagerly() else 0
 
 
+def add_scaled(x, scale, y):
+    return x + scale * y
+
+
 def buffer(size, like):
     if tf.executing_eagerly():
         return _eager.buffer(size, like, tf.zeros_like, tf.stack)

@@ -3,13 +3,11 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from keras_nanode import tree
-from keras_nanode.backend import _eager, _recording
+from keras_nanode.backend import _eager, _recording, _saved
 
 _WRITTEN = (
     "`func` must not write into `args`: a solver evaluates it often. Compute a new "
@@ -51,7 +49,9 @@ class _CustomVJP(torch.autograd.Function):
         # PyTorch frees saved tensors after use, and its hooks may keep them elsewhere.
         saved: list = list(flat_primals)
         ctx.number = len(saved)
-        ctx.residuals = tree.map_structure(functools.partial(_put, saved), residuals)
+        ctx.residuals = tree.map_structure(
+            functools.partial(_saved.put, saved), residuals
+        )
         ctx.save_for_backward(*saved)
         structure.append(ctx.outputs)
         return tuple(tree.flatten(outputs))
@@ -82,26 +82,6 @@ class _Once(torch.autograd.Function):
         raise ValueError(ctx.message)
 
 
-def _put(saved: list, x: Any) -> Callable[[Sequence], Any]:
-    """Puts the tensors of a residual into a list. Gives a function that finds the
-    residual in that list."""
-    if isinstance(x, _eager.Buffer):
-        places = [_place(saved, slot) for slot in x.slots]
-        join = x.join
-        return lambda saved: _eager.Buffer([saved[i] for i in places], join)
-    if isinstance(x, torch.Tensor):
-        place = _place(saved, x)
-        return lambda saved: saved[place]
-    return lambda _: x
-
-
-def _place(saved: list, x: torch.Tensor) -> int:
-    # Slots that were never written hold one tensor.
-    if not saved or x is not saved[-1]:
-        saved.append(x)
-    return len(saved) - 1
-
-
 def custom_vjp(forward, backward, message, *primals):
     _recording.check_not_recording()
     structure: list = []
@@ -129,6 +109,12 @@ def fori_loop(count, body, state, limit=None):
 
 def most_unrolled():
     return math.inf  # loops are Python's own
+
+
+def add_scaled(x, scale, y):
+    if isinstance(x, torch.Tensor):
+        return torch.add(x, y, alpha=scale)
+    return x + scale * y  # symbolic
 
 
 def buffer(size, like):
@@ -182,13 +168,11 @@ def shielded(f, layer=None):
         outputs = f(*tree.map_structure(torch.clone, (t, y)), *others)
         require(versions == tree.map_structure(_version, others), _WRITTEN)
         # A result may be a buffer, and be written to again, unseen if by NumPy.
-        return tree.map_structure(_copied, outputs)
+        return tree.map_structure(
+            lambda x: x.clone() if isinstance(x, torch.Tensor) else x, outputs
+        )
 
     return run if layer is None else _recording.recorded(layer, run, vjp)
-
-
-def _copied(x):
-    return x.clone() if isinstance(x, torch.Tensor) else x
 
 
 def _version(x):

@@ -79,7 +79,7 @@ def all_layers(layer: keras.Layer) -> list[keras.Layer]:
     """A layer and all layers in its attributes, in their attributes, and so on."""
     found, queue = {id(layer): layer}, [layer]
     while queue:
-        for value in _leaves(vars(queue.pop())):
+        for value in _leaves(vars(queue.pop(0))):
             if isinstance(value, keras.Layer) and id(value) not in found:
                 found[id(value)] = value
                 queue.append(value)

@@ -42,16 +42,19 @@ class RungeKutta(Solver):
         return y
 
     def step(self, f, h, state):
-        return add(state, self.change(f, h, state))
+        return advance(state, h, *self._weighed(f, h, state))
 
     def value(self, state):
         return state
 
     def change(self, f, h, y):
         """The increment of y in a step of length h."""
+        return increment(y, h, *self._weighed(f, h, y))
+
+    def _weighed(self, f, h, y):
+        """The weights of the stages, and their slopes."""
         results = self.stages(lambda i, y: (f(i, y), ()), h, y)
-        b = self.tableau.b[: len(results)]
-        return increment(y, h, b, [slope for slope, _ in results])
+        return self.tableau.b[: len(results)], [slope for slope, _ in results]
 
     def stages(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend
+from keras_nanode.arrays import loops_in_python, take
 from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.loops import backward_loop, balanced, solve
 from keras_nanode.stepping.problem import Problem
@@ -75,7 +76,7 @@ class FixedSteps(Steps):
 
     If the problem's times are a NumPy array, the lengths and times of the steps are
     computed in float64, and then rounded. If they are a tensor, its dtype takes the
-    place of float64.
+    place of float64. If Python runs the loop over the steps, lengths stay numbers.
 
     Args:
         problem: The problem.
@@ -98,7 +99,8 @@ class FixedSteps(Steps):
         end = of.reshape(edges[:, 1:], (-1,))
         at = between(start[:, None], end[:, None], nodes[None])
         lengths = of.repeat((times[1:] - times[:-1]) / steps, steps)
-        self.h = _tensor(lengths, problem.dtype)
+        known = of is np and loops_in_python()
+        self.h = lengths if known else _tensor(lengths, problem.dtype)
         self.times = _tensor(at, problem.dtype)
         self.jumps = None
         weights = problem.field.weights
@@ -126,11 +128,12 @@ class FixedSteps(Steps):
 
     def batch(self, first):
         # A short last batch would run past the end. Those rows are never used.
-        numbers = ops.minimum(
-            first + ops.arange(self.batch_size, dtype="int32"), self.limit - 1
-        )
-        given = (self.h, self.times, self.located, self.jumps)
-        return Batch(*(x if x is None else row(x, numbers) for x in given))
+        of: Any = np if isinstance(self.h, np.ndarray) else ops
+        numbers = first + of.arange(self.batch_size, dtype="int32")
+        numbers = of.minimum(numbers, self.limit - 1)
+        given = (self.times, self.located, self.jumps)
+        others = (x if x is None else row(x, numbers) for x in given)
+        return Batch(take(self.h, numbers), *others)
 
 
 def _tensor(x, dtype):

@@ -34,7 +34,9 @@ class Step:
         jump: Any = None,
         absorbed: Any = None,
     ):
-        self.problem, self.h, self.times = problem, h, times
+        # A number of NumPy takes longer to multiply a tensor.
+        self.h = float(h) if isinstance(h, float) else h
+        self.problem, self.times = problem, times
         self.theta, self.jump, self.absorbed = theta, jump, absorbed
 
     def absorb_h(self) -> "Step":

@@ -1,14 +1,12 @@
 """The stops: the times at which adaptive steps have to end."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_nanode import backend
-from keras_nanode.arrays import take, where
+from keras_nanode.arrays import loops_in_python, take, where
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Batch
 from keras_nanode.vector_field import between, nearest
@@ -71,9 +69,7 @@ class Stops:
         at = np.append(0.0, at)
         times, lengths = np.append(times[0], stops), np.diff(at)
         intervals = np.append(rows, problem.num_intervals).astype("int32")
-        # OpenVINO runs Python's loops too, but its tensors have no values yet.
-        reads = backend.is_known(ops.zeros(()))
-        if not (reads and math.isinf(backend.most_unrolled())):
+        if not loops_in_python():
             # Make tensors once, outside the loops that use them.
             floats = (x.astype(dtype) for x in (times, lengths, at))
             times, lengths, at = map(ops.convert_to_tensor, floats)
