@@ -22,7 +22,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         block: A Keras layer that keeps the shape of its input. It is the first block.
             Unless shared, the others are copies of it. Each copy has weights of its
             own, which are drawn anew.
-        depth: Positive integer, the number of blocks.
+        depth: Positive integer, the number of blocks, at most 1,000.
         shared: Boolean, whether all blocks are the same layer.
 
     Call arguments:
@@ -56,7 +56,8 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     ):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
-        self.depth = checks.integer("depth", depth, most=10_000)
+        # Each block is a layer to build and to trace: a file must not ask for minutes.
+        self.depth = checks.integer("depth", depth, most=1_000)
         self.shared = checks.boolean("shared", shared)
         others = range(1, self.depth)
         self.blocks = [block] + [
