@@ -96,6 +96,15 @@ def numbers(structure):
     return tree.map_structure(ops.convert_to_numpy, structure)
 
 
+def batches(dataset, epochs: int = 1) -> list:
+    """The batches of successive epochs, as NumPy arrays."""
+    return [
+        keras.tree.map_structure(np.asarray, batch)
+        for _ in range(epochs)
+        for batch in dataset
+    ]
+
+
 def random(shape, dtype="float32", seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 

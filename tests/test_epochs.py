@@ -1,5 +1,6 @@
 """An interrupted run sees what it would have seen: epochs are numbered."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -66,6 +67,25 @@ def test_the_epoch_that_a_run_goes_on_with_is_the_one_it_would_have_seen(
     assert equal(numbers(resumed), through[1])
     assert equal(numbers(resumed), through[2])
     assert not any(equal(through[3], earlier) for earlier in through[:3])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_epoch_may_be_several_passes_or_parts_of_them(count):
+    """As in a run whose epochs have so many batches, of which it has seen some."""
+    load = LOADERS["digits"]
+    passes = [numbers(load(None).train_from(epoch)) for epoch in range(2 * count)]
+    long = load(None).train_from(0).repeat(count)
+    assert len(long) == count * len(load(None).train)
+    for first in (0, count):
+        assert equal(numbers(long), joined(passes[first : first + count]))
+    part = load(None).train_from(0).repeat(count).skip(1).take(2)
+    assert equal(numbers(part), joined(passes)[2:6])
+    endless = load(None).train_from(1).repeat()
+    assert equal(numbers(itertools.islice(endless, 4)), joined(passes[1:])[:8])
+
+
+def joined(passes):
+    return [array for one in passes for array in one]
 
 
 def test_a_fresh_process_sees_the_same_epoch(tmp_path):

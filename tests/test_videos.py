@@ -8,6 +8,7 @@ import pytest
 import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from cases import batches
 from tensorflow_datasets.video.moving_sequence import image_as_moving_sequence
 
 from keras_nanode import datasets
@@ -20,8 +21,8 @@ MOTIONS = {"reflection": moving.REFLECTION, "bounces": moving.RANDOM_BOUNCES}
 each_motion = pytest.mark.parametrize("stochastic", [False, True])
 
 
-def arrays(videos: tf.data.Dataset) -> np.ndarray:
-    return np.concatenate(list(videos.as_numpy_iterator()))
+def arrays(videos, epochs: int = 1) -> np.ndarray:
+    return np.concatenate(batches(videos, epochs))
 
 
 def digits(**changes) -> datasets.VideoDataset:
@@ -69,7 +70,7 @@ def test_a_video_depends_on_its_seed_and_number_alone(stochastic):
 def test_a_seed_decides_the_training_videos_and_not_those_of_the_test(stochastic):
     one, same, other = (digits(seed=s, stochastic=stochastic) for s in (3, 3, 4))
     np.testing.assert_array_equal(
-        arrays(one.train.repeat(2)), arrays(same.train.repeat(2))
+        arrays(one.train, epochs=2), arrays(same.train, epochs=2)
     )
     assert not np.array_equal(arrays(one.train), arrays(other.train))
     np.testing.assert_array_equal(arrays(one.test), arrays(other.test))
@@ -317,9 +318,9 @@ def clips(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def greys(videos: tf.data.Dataset) -> np.ndarray:
+def greys(videos, epochs: int = 1) -> np.ndarray:
     """The grey of every frame, (videos, frames)."""
-    return np.rint(arrays(videos)[..., 0, 0, 0] * 255).astype(int)
+    return np.rint(arrays(videos, epochs)[..., 0, 0, 0] * 255).astype(int)
 
 
 def test_clips_have_their_shape_and_range(clips):
@@ -328,8 +329,8 @@ def test_clips_have_their_shape_and_range(clips):
     assert [len(batch) for batch in data.train] == [4, 2]
     assert [len(batch) for batch in data.test] == [2]
     for videos in (data.train, data.test):
-        assert videos.element_spec.shape[1:] == (12, 64, 64, 3)
-        assert videos.element_spec.dtype == tf.float32
+        assert arrays(videos).shape[1:] == (12, 64, 64, 3)
+        assert arrays(videos).dtype == np.float32
     video = arrays(data.train)[0]
     np.testing.assert_array_equal(
         video, np.broadcast_to(video[:, :1, :1, :1], video.shape)
@@ -338,7 +339,7 @@ def test_clips_have_their_shape_and_range(clips):
 
 
 def test_training_videos_start_anywhere_in_their_clip(clips):
-    frames = greys(datasets.bair(clips, num_frames=28).train.repeat(40))
+    frames = greys(datasets.bair(clips, num_frames=28).train, epochs=40)
     assert set(np.diff(frames).flat) == {8}
     starts, numbers = np.divmod(frames[:, 0], 8)
     assert set(zip(starts, numbers, strict=True)) == set(np.ndindex(3, 6))
@@ -358,7 +359,7 @@ def test_a_video_may_be_as_long_as_its_clip(clips):
 def test_actions_are_those_of_the_frames(clips):
     data = datasets.bair(clips, num_frames=10, actions=True)
     for videos in (data.train, data.test):
-        batch = next(videos.as_numpy_iterator())
+        batch = batches(videos)[0]
         assert batch["actions"].shape == (len(batch["frames"]), 10, 4)
         assert batch["actions"].dtype == np.float32
         numbers = np.rint(batch["frames"][..., 0, 0, 0] * 255) // 8
@@ -367,7 +368,7 @@ def test_actions_are_those_of_the_frames(clips):
 
 def test_a_seed_gives_the_same_clips_and_starts_twice(clips):
     one, same, other = (datasets.bair(clips, seed=seed).train for seed in (3, 3, 4))
-    np.testing.assert_array_equal(greys(one.repeat(2)), greys(same.repeat(2)))
+    np.testing.assert_array_equal(greys(one, epochs=2), greys(same, epochs=2))
     assert not np.array_equal(greys(one), greys(other))
 
 

@@ -38,69 +38,95 @@ def batches(make: Make, length: int, epoch: int = 0) -> Batches:
         from keras_nanode.datasets import pipelines
 
         return pipelines.batches(make, length, epoch)
-    return Epochs(make, range(length), epoch)
+    return Epochs(make, epoch, [(0, index) for index in range(length)])
 
 
 class Epochs(keras.utils.PyDataset):
-    """Batches for the other backends, with some methods of `tf.data.Dataset`."""
+    """Batches for the other backends, with some methods of `tf.data.Dataset`.
 
-    def __init__(self, make: Make, indices: range, epoch: int):
+    Args:
+        make: As in `batches`.
+        epoch: The number of the first epoch.
+        places: For each batch of an iteration, its epoch, counted from the first of
+            this iteration, and its number in that epoch.
+        stride: How many epochs an iteration goes on.
+    """
+
+    def __init__(
+        self, make: Make, epoch: int, places: list[tuple[int, int]], stride: int = 1
+    ):
         super().__init__()
-        self._make, self._indices, self._epoch = make, indices, epoch
-        self._ended = False
+        self._make, self._epoch, self._ended = make, epoch, False
+        self._places, self._stride = places, stride
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._places)
+
+    def batch(self, epoch: int, place: int) -> Any:
+        """A batch of the iteration that begins with an epoch."""
+        ahead, index = self._places[place]
+        return self._make(epoch + ahead, index)
 
     def __getitem__(self, place: int) -> Any:
         """A batch of the current epoch of `fit`."""
         self._ended = place == len(self) - 1
-        return self._make(self._epoch, self._indices[place])
+        return self.batch(self._epoch, place)
 
     def on_epoch_end(self) -> None:
         # Keras also calls this before the first epoch, and after it peeks at one batch.
         if self._ended:
-            self._epoch, self._ended = self._epoch + 1, False
+            self._epoch, self._ended = self._epoch + self._stride, False
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._epoch
-        self._epoch += 1
-        return (self._make(epoch, index) for index in self._indices)
+        self._epoch += self._stride
+        return (self.batch(epoch, place) for place in range(len(self)))
+
+    def _with(self, places: list[tuple[int, int]], stride: int) -> "Epochs":
+        return Epochs(self._make, self._epoch, places, stride)
 
     def take(self, count: int) -> "Epochs":
-        """The first `count` batches of each epoch."""
-        return Epochs(self._make, self._indices[:count], self._epoch)
+        """The first `count` batches of each iteration."""
+        return self._with(self._places[:count], self._stride)
 
     def skip(self, count: int) -> "Epochs":
-        """All but the first `count` batches of each epoch."""
-        return Epochs(self._make, self._indices[count:], self._epoch)
+        """All but the first `count` batches of each iteration."""
+        return self._with(self._places[count:], self._stride)
 
-    def repeat(self) -> "Endless":
-        """All epochs in a row, for `fit` with `steps_per_epoch`."""
-        return Endless(self._make, self._indices, self._epoch * len(self))
+    def repeat(self, count: int | None = None) -> "Epochs | Endless":
+        """`count` iterations as one. None for all, for `fit` with `steps_per_epoch`."""
+        if count is None:
+            return Endless(self, self._epoch, self._stride)
+        places = [
+            (i * self._stride + ahead, index)
+            for i in range(count)
+            for ahead, index in self._places
+        ]
+        return self._with(places, count * self._stride)
 
 
 class Endless(keras.utils.PyDataset):
-    """An endless sequence of epochs."""
+    """An endless sequence of iterations over epochs."""
 
-    def __init__(self, make: Make, indices: range, first: int):
+    def __init__(self, epochs: Epochs, epoch: int, stride: int, first: int = 0):
         super().__init__()
-        self._make, self._indices, self._first = make, indices, first
+        self._epochs, self._epoch, self._stride = epochs, epoch, stride
+        self._first = first
 
     @property
     def num_batches(self) -> None:
         return None
 
     def __getitem__(self, place: int) -> Any:
-        epoch, index = divmod(self._first + place, len(self._indices))
-        return self._make(epoch, self._indices[index])
+        iteration, place = divmod(self._first + place, len(self._epochs))
+        return self._epochs.batch(self._epoch + iteration * self._stride, place)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.__getitem__, itertools.count())
 
     def skip(self, count: int) -> "Endless":
         """The batches after the first `count`."""
-        return Endless(self._make, self._indices, self._first + count)
+        return Endless(self._epochs, self._epoch, self._stride, self._first + count)
 
 
 def places(index: int, count: int, batch_size: int) -> np.ndarray:
