@@ -36,10 +36,12 @@ def weighted(*terms: tuple[float, Structure]) -> Structure:
     """sum_i weight_i x_i, for pairs (weight, x)."""
     weights, structures = zip(*terms, strict=True)
 
-    def leaf(*leaves):
-        total = leaves[0] if weights[0] == 1 else weights[0] * leaves[0]
-        for weight, x in zip(weights[1:], leaves[1:], strict=True):
-            total = backend.add_scaled(total, weight, x)
+    def leaf(first, *leaves):
+        total = first if weights[0] == 1 else weights[0] * first
+        for weight, x in zip(weights[1:], leaves, strict=True):
+            # A product by 1 would stay an operation in TensorFlow's graphs.
+            one = weight == 1
+            total = total + x if one else backend.add_scaled(total, weight, x)
         return total
 
     return tree.map_structure(leaf, *structures)
