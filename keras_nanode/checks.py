@@ -190,6 +190,9 @@ def configured(name: str, value: Any) -> Any:
 def tensor(name: str, value: Any, dtype: str | None = None) -> Any:
     """`value` as a tensor, if it is numeric."""
     expected = "a tensor, an array or a number"
+    if isinstance(value, np.float64):
+        # It is a float as well, which Keras would round to float32.
+        value = np.asarray(value)
     try:
         found = keras.ops.convert_to_tensor(value, dtype)
     except (AttributeError, OverflowError, TypeError, ValueError):

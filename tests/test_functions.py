@@ -222,8 +222,9 @@ def test_a_slope_is_floating_and_shaped_as_the_state(slope, message):
 
 
 def test_a_number_is_the_slope_of_a_number():
-    y = odeint(lambda t, y: 0.1, np.float64(0.0), [0.0, 1.0])
-    assert numbers(y)[-1] == pytest.approx(0.1, abs=1e-15)
+    y = numbers(odeint(lambda t, y: 0.1, np.float64(0.0), [0.0, 1.0]))
+    assert y.dtype == "float64"
+    assert y[-1] == pytest.approx(0.1, abs=1e-15)
     y = odeint(lambda t, y: np.ones(2), np.zeros(2, "float32"), [0.0, 1.0])
     np.testing.assert_allclose(numbers(y)[-1], 1, rtol=1e-6)
 

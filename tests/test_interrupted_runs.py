@@ -87,7 +87,7 @@ def test_a_second_run_is_told_and_the_first_ends_in_a_line_when_asked_to(
     number, tmp_path
 ):
     # So many that it is not over before the second has started.
-    epochs = ("--epochs", "1000")
+    epochs = ("--epochs", "100000")
     first = start("train_classifier", tmp_path, *epochs)
     assert any("Epoch" in line for line in first.stdout)
     second = start("train_classifier", tmp_path, *epochs)
