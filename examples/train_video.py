@@ -246,7 +246,7 @@ def predict(
     model: models.SVG, test: tf.data.Dataset, folder: Path, batch_size: int
 ) -> dict[str, float]:
     """Tells how near samples of the test videos are, and keeps a few and the model."""
-    videos = np.concatenate(list(test.as_numpy_iterator()))
+    videos = np.concatenate([np.asarray(batch) for batch in test])
     context, truth = np.split(videos, [CONTEXT_FRAMES], axis=1)
     generator = models.VideoGenerator(model, NUM_FRAMES, SAMPLES)
     size = (len(videos), SAMPLES, NUM_FRAMES, model.latent_dim)
