@@ -40,8 +40,7 @@ def weighted(*terms: tuple[float, Structure]) -> Structure:
         total = first if weights[0] == 1 else weights[0] * first
         for weight, x in zip(weights[1:], leaves, strict=True):
             # A product by 1 would stay an operation in TensorFlow's graphs.
-            one = weight == 1
-            total = total + x if one else backend.add_scaled(total, weight, x)
+            total = total + x if weight == 1 else backend.add_scaled(total, weight, x)
         return total
 
     return tree.map_structure(leaf, *structures)
@@ -52,12 +51,7 @@ def increment(
 ) -> Structure:
     """h sum_i coefficients_i k_i, for slopes k with the structure of y."""
     terms = _terms(h, coefficients, k)
-    if not terms:
-        return zeros_like(y)
-    total = weighted(*terms)
-    if isinstance(h, float):
-        return total
-    return tree.map_structure(lambda s: as_scalar(h, s.dtype) * s, total)
+    return _sum(h, terms) if terms else zeros_like(y)
 
 
 def _terms(h, coefficients, k):
@@ -67,17 +61,24 @@ def _terms(h, coefficients, k):
     return [(scale * c, slope) for c, slope in zip(coefficients, k, strict=True) if c]
 
 
+def _sum(h, terms):
+    """The sum of what `_terms` gives, times h if that is a tensor."""
+    total = weighted(*terms)
+    if isinstance(h, float):
+        return total
+    return tree.map_structure(lambda s: as_scalar(h, s.dtype) * s, total)
+
+
 def advance(
     y: Structure, h: Any, coefficients: Sequence[float], k: list[Structure]
 ) -> Structure:
     """y + h sum_i coefficients_i k_i."""
-    if not any(coefficients):
+    terms = _terms(h, coefficients, k)
+    if not terms:
         return y
-    if isinstance(h, float):
-        terms = _terms(h, coefficients, k)
-        if len(terms) == 1:
-            return weighted((1, y), *terms)
-    return add(y, increment(y, h, coefficients, k))
+    if len(terms) == 1 and isinstance(h, float):
+        return weighted((1, y), *terms)
+    return add(y, _sum(h, terms))
 
 
 def row(stacked: Structure, i: Any) -> Structure:

@@ -35,8 +35,7 @@ def accuracy(policy):
 @pytest.mark.slow
 def test_every_precision_learns_as_float32_does():
     known = accuracy("float32")
-    assert known > 0.94
+    assert known > 0.95
     for policy in ("mixed_float16", "mixed_bfloat16", "float64"):
         learned = accuracy(policy)
-        # Four of 360 images, as float64 does on PyTorch.
-        assert abs(learned - known) <= 0.0112, policy
+        assert abs(learned - known) <= 0.01, policy

@@ -329,8 +329,9 @@ def test_clips_have_their_shape_and_range(clips):
     assert [len(batch) for batch in data.train] == [4, 2]
     assert [len(batch) for batch in data.test] == [2]
     for videos in (data.train, data.test):
-        assert arrays(videos).shape[1:] == (12, 64, 64, 3)
-        assert arrays(videos).dtype == np.float32
+        frames = arrays(videos)
+        assert frames.shape[1:] == (12, 64, 64, 3)
+        assert frames.dtype == np.float32
     video = arrays(data.train)[0]
     np.testing.assert_array_equal(
         video, np.broadcast_to(video[:, :1, :1, :1], video.shape)
