@@ -16,10 +16,15 @@ from keras import ops
 from keras_nanode import backend
 
 
+def unrolls_loops() -> bool:
+    """Whether Python runs all loops, over tensors that may have no values yet."""
+    return math.isinf(backend.most_unrolled())
+
+
 def loops_in_python() -> bool:
-    """Whether Python runs the loops, over tensors that have values."""
-    # OpenVINO runs Python's loops too, but its tensors have no values yet.
-    return math.isinf(backend.most_unrolled()) and backend.is_known(ops.zeros(()))
+    """Whether Python runs all loops, over tensors that have values."""
+    # OpenVINO unrolls loops too, as PyTorch's compiler does, into nodes of a graph.
+    return unrolls_loops() and backend.is_known(ops.zeros(()))
 
 
 def as_like(x, like):

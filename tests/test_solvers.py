@@ -187,3 +187,6 @@ def test_nor_of_steps():
         Adaptive(max_steps=10**12)
     with pytest.raises(ValueError, match="at most 1000. Received: depth="):
         layers.ResidualStack(keras.layers.Dense(2), 1_001)
+    nested = layers.ResidualStack(keras.layers.Dense(2), 40)
+    with pytest.raises(ValueError, match="at most 25. Received: depth=26"):
+        layers.ResidualStack(keras.Sequential([nested]), 26)

@@ -1,13 +1,12 @@
 """The direct adjoint: the backend differentiates the loop itself."""
 
 import dataclasses
-import math
 
 import keras
 from keras import ops
 
-from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.arrays import unrolls_loops
 from keras_nanode.stepping import Adaptive
 from keras_nanode.stepping.loops import solve
 from keras_nanode.structures import stop_gradient
@@ -33,7 +32,7 @@ class Direct(Adjoint):
         return isinstance(steps, Adaptive)
 
     def solve(self, problem, stepping, y0, params):
-        if math.isinf(backend.most_unrolled()):
+        if unrolls_loops():
             # The backend records a Python loop as it runs, and only its accepted steps.
             solution = stepping.run(problem, y0, params)
             return solution.ys, solution.stats

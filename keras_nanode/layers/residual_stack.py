@@ -7,7 +7,12 @@ import keras
 from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, same_shape, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Nesting, copy_layer, symbolic_output
+from keras_nanode.layers.nested import (
+    Nesting,
+    all_layers,
+    copy_layer,
+    symbolic_output,
+)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -22,7 +27,8 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         block: A Keras layer that keeps the shape of its input. It is the first block.
             Unless shared, the others are copies of it. Each copy has weights of its
             own, which are drawn anew.
-        depth: Positive integer, the number of blocks, at most 1,000.
+        depth: Positive integer, the number of blocks, at most 1,000. With a stack in
+            `block` this is the most for the product of the depths.
         shared: Boolean, whether all blocks are the same layer.
 
     Call arguments:
@@ -56,8 +62,11 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     ):
         super().__init__(**kwargs)
         self.block = checks.layer("block", block)
+        stacks = [s for s in all_layers(block) if isinstance(s, ResidualStack)]
+        within = max((s.total_depth for s in stacks), default=1)
         # Each block is a layer to build and to trace: a file must not ask for minutes.
-        self.depth = checks.integer("depth", depth, most=1_000)
+        self.depth = checks.integer("depth", depth, most=1_000 // within)
+        self.total_depth: int = self.depth * within
         self.shared = checks.boolean("shared", shared)
         others = range(1, self.depth)
         self.blocks = [block] + [

@@ -11,7 +11,6 @@ steps away. The state of the loop is a dict, and lengths in it are distances.
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from keras_nanode.arrays import (
     cond,
     isfinite,
     take,
+    unrolls_loops,
     vector,
     where,
 )
@@ -152,7 +152,6 @@ class _Loop:
         self.params, self.evaluate, self.visit = params, evaluate, visit
         self.meet, self.tableau = meet, problem.solver.tableau
         self.meets, self.has_jumps = meet is not None and problem.several, False
-        self.is_python = math.isinf(backend.most_unrolled())
         if stops.rows is None:
             self.has_jumps = self.meets
             return
@@ -228,7 +227,7 @@ class _Loop:
         norm = as_like(self.norm(*sizes), s) / _MAGNIFIED
         # A Python loop takes only one of two states, so that no gradient passes through
         # a rejected attempt, which may be NaN.
-        ok = bool(norm <= 1) if self.is_python else norm <= 1
+        ok = bool(norm <= 1) if unrolls_loops() else norm <= 1
         passed, row = stop + as_integer(hits), self.stops.interval(stop)
         place = (where(hits, as_like(0.0, end), end), passed)
         attempt = Attempt(
