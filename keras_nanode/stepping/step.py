@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from keras import ops
+
 from keras_nanode import backend
 from keras_nanode.solvers.solver import Slopes
 from keras_nanode.stepping.problem import Problem
@@ -143,6 +145,7 @@ class Batch(NamedTuple):
             h, times, jump = (
                 x if x is None else row(x, j) for x in (self.h, self.times, self.jumps)
             )
+            times = ops.unstack(times)
             return Step(problem, h, times, weights.at(prepared, j), jump)
 
         return prepared, step
