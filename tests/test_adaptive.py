@@ -440,10 +440,6 @@ def test_configuration_round_trip(steps):
 @pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="export it from TensorFlow"
 )
-# Keras exports from JAX by it.
-@pytest.mark.filterwarnings(
-    "ignore:The .native_serialization. parameter:DeprecationWarning"
-)
 def test_jax_exports_no_report_of_the_evaluations(tmp_path):
     import tensorflow as tf
 

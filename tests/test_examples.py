@@ -140,7 +140,7 @@ def test_training_that_ends_in_nan_fails_and_saves_no_model(tmp_path):
     rate = "32, 1e-2,"
     assert rate in text
     diverging = tmp_path / "diverging.py"
-    diverging.write_text(text.replace(rate, "32, 1e30,"))
+    diverging.write_text(text.replace(rate, "32, 1e38,"))
     for shared in ("runs.py", "fitting.py"):
         shutil.copy(SCRIPT.with_name(shared), tmp_path)
     failed = run(tmp_path / "run", diverging)
