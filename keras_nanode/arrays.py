@@ -64,7 +64,7 @@ def isfinite(x):
 
 
 def take(x, i):
-    return x[i] if isinstance(x, np.ndarray) else ops.take(x, i)
+    return x[i] if isinstance(x, np.ndarray) else backend.take(x, i)
 
 
 def vector(*scalars):

@@ -84,7 +84,7 @@ def advance(
 def row(stacked: Structure, i: Any) -> Structure:
     if isinstance(i, (int, np.integer)):
         return tree.map_structure(lambda x: x[i], stacked)
-    return tree.map_structure(lambda x: ops.take(x, i, axis=0), stacked)
+    return tree.map_structure(lambda x: backend.take(x, i), stacked)
 
 
 def stack(structures: list[Structure]) -> Structure:

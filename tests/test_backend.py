@@ -21,6 +21,7 @@ NAMES = {
     "fori_loop",
     "most_unrolled",
     "add_scaled",
+    "take",
     "buffer",
     "write",
     "read",
@@ -53,6 +54,7 @@ def test_arguments_are_those_of_the_contract(name):
         "fori_loop": ["count", "body", "state", "limit"],
         "most_unrolled": [],
         "add_scaled": ["x", "scale", "y"],
+        "take": ["x", "i"],
         "buffer": ["size", "like"],
         "write": ["buffer", "i", "value"],
         "read": ["buffer", "i"],
@@ -99,6 +101,19 @@ def test_a_scaled_sum_of_tensors_and_of_symbols():
     assert numbers(backend.add_scaled(x, 0.25, y)).tolist() == [2.0, 4.0]
     x, y = (keras.KerasTensor((2,)) for _ in range(2))
     assert backend.add_scaled(x, 0.25, y).shape == (2,)
+
+
+@pytest.mark.parametrize("i", [2, [2, 0], [[1], [2]]])
+def test_rows_and_their_gradient(i):
+    x = ops.reshape(ops.arange(6.0), (3, 2))
+    taken, pullback = backend.vjp(
+        lambda x: backend.take(x, ops.convert_to_tensor(i, "int32")), x
+    )
+    assert numbers(taken).tolist() == numbers(x)[np.array(i)].tolist()
+    (gradient,) = pullback(ops.ones_like(taken))
+    expected = np.zeros((3, 2))
+    expected[np.array(i).ravel()] = 1
+    assert numbers(gradient).tolist() == expected.tolist()
 
 
 def _tripled(x, y):

@@ -4,6 +4,7 @@ import dataclasses
 import operator
 
 import keras
+from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.adjoints.adjoint import Adjoint
@@ -40,6 +41,9 @@ class Backsolve(Adjoint):
     def backward(self, problem, stepping, primals, kept, cotangents):
         _, params = primals
         ys, last = kept, problem.num_used - 1
+        if problem.count is not None:
+            # Times that are all equal, or in no order, leave no interval.
+            last = ops.maximum(last, 0)
 
         def meet(interval, carry):
             """At an output time, restores y and adds its cotangent to a."""

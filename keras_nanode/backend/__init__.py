@@ -24,6 +24,9 @@ any structure of tensors that `keras.tree` understands.
     It is 0 if loops cost little, and infinity if loops are Python's own.
 `add_scaled(x, scale, y) -> sum`
     x + scale y, for a Python number, in one operation where the backend has one.
+`take(x, i) -> rows`
+    The rows x[i], for integers i that are inside of x. Those of `keras.ops.take` may
+    be negative, and counting these from the end takes several operations.
 `buffer(size, like) -> buffer`, `write(buffer, i, value) -> buffer`,
 `read(buffer, i) -> value`, `stack(buffer) -> tensor`
     `size` slots for tensors with the shape of `like`, for the state of a loop. `read`
@@ -80,6 +83,7 @@ while_loop = _module.while_loop
 fori_loop = _module.fori_loop
 most_unrolled = _module.most_unrolled
 add_scaled = _module.add_scaled
+take = _module.take
 buffer = _module.buffer
 write = _module.write
 read = _module.read

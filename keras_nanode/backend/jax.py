@@ -54,6 +54,13 @@ def add_scaled(x, scale, y):
     return x + scale * y
 
 
+def take(x, i):
+    i = jnp.asarray(i)
+    if i.ndim:
+        return jnp.take(x, i, axis=0, mode="clip")
+    return lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+
+
 def buffer(size, like):
     return jnp.zeros((size, *like.shape), like.dtype)
 

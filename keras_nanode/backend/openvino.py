@@ -43,6 +43,10 @@ def add_scaled(x, scale, y):
     return x + scale * y
 
 
+def take(x, i):
+    return ops.take(x, i, axis=0)
+
+
 def buffer(size, like):
     return _eager.Buffer([ops.zeros_like(like)] * size, ops.stack)
 

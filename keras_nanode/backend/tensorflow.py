@@ -120,6 +120,10 @@ def add_scaled(x, scale, y):
     return x + scale * y
 
 
+def take(x, i):
+    return tf.gather(x, i)
+
+
 def buffer(size, like):
     if tf.executing_eagerly():
         return _eager.buffer(size, like, tf.zeros_like, tf.stack)

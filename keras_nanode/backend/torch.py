@@ -5,6 +5,7 @@ import functools
 import math
 
 import torch
+from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager, _recording, _saved
@@ -115,6 +116,10 @@ def add_scaled(x, scale, y):
     if isinstance(x, torch.Tensor):
         return torch.add(x, y, alpha=scale)
     return x + scale * y  # symbolic
+
+
+def take(x, i):
+    return ops.take(x, i, axis=0)
 
 
 def buffer(size, like):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import checks
+from keras_nanode import backend, checks
 from keras_nanode.bases.basis import MOST_FUNCTIONS, Broadcasting, check_domain
 
 # Each degree takes several operations on all functions.
@@ -82,7 +82,7 @@ class Bucket(Broadcasting):
         return _piece(self.breakpoints, t)
 
     def combine(self, located, coefficients):
-        return ops.take(coefficients, located, axis=0)
+        return backend.take(coefficients, located)
 
     def combine_transpose(self, located, cotangents):
         # Not `ops.segment_sum`, which sums float64 in float32 on PyTorch.
