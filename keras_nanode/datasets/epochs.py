@@ -57,7 +57,7 @@ class Epochs(keras.utils.PyDataset):
     ):
         super().__init__()
         self._make, self._epoch, self._ended = make, epoch, False
-        self._places, self._stride = places, stride
+        self._places, self.stride = places, stride
 
     def __len__(self) -> int:
         return len(self._places)
@@ -75,11 +75,11 @@ class Epochs(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         # Keras also calls this before the first epoch, and after it peeks at one batch.
         if self._ended:
-            self._epoch, self._ended = self._epoch + self._stride, False
+            self._epoch, self._ended = self._epoch + self.stride, False
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._epoch
-        self._epoch += self._stride
+        self._epoch += self.stride
         return (self.batch(epoch, place) for place in range(len(self)))
 
     def _with(self, places: list[tuple[int, int]], stride: int) -> "Epochs":
@@ -87,31 +87,36 @@ class Epochs(keras.utils.PyDataset):
 
     def take(self, count: int) -> "Epochs":
         """The first `count` batches of each iteration."""
-        return self._with(self._places[:count], self._stride)
+        return self._with(self._places[:count], self.stride)
 
     def skip(self, count: int) -> "Epochs":
         """All but the first `count` batches of each iteration."""
-        return self._with(self._places[count:], self._stride)
+        return self._with(self._places[count:], self.stride)
 
     def repeat(self, count: int | None = None) -> "Epochs | Endless":
         """`count` iterations as one. None for all, for `fit` with `steps_per_epoch`."""
         if count is None:
-            return Endless(self, self._epoch, self._stride)
+            return Endless(self, self._epoch)
         places = [
-            (i * self._stride + ahead, index)
+            (i * self.stride + ahead, index)
             for i in range(count)
             for ahead, index in self._places
         ]
-        return self._with(places, count * self._stride)
+        return self._with(places, count * self.stride)
 
 
 class Endless(keras.utils.PyDataset):
-    """An endless sequence of iterations over epochs."""
+    """An endless sequence of iterations over epochs.
 
-    def __init__(self, epochs: Epochs, epoch: int, stride: int, first: int = 0):
+    Args:
+        epochs: The batches of an iteration.
+        epoch: The epoch with which the first iteration begins.
+        first: How many batches are left out.
+    """
+
+    def __init__(self, epochs: Epochs, epoch: int, first: int = 0):
         super().__init__()
-        self._epochs, self._epoch, self._stride = epochs, epoch, stride
-        self._first = first
+        self._epochs, self._epoch, self._first = epochs, epoch, first
 
     @property
     def num_batches(self) -> None:
@@ -119,14 +124,15 @@ class Endless(keras.utils.PyDataset):
 
     def __getitem__(self, place: int) -> Any:
         iteration, place = divmod(self._first + place, len(self._epochs))
-        return self._epochs.batch(self._epoch + iteration * self._stride, place)
+        epoch = self._epoch + iteration * self._epochs.stride
+        return self._epochs.batch(epoch, place)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.__getitem__, itertools.count())
 
     def skip(self, count: int) -> "Endless":
         """The batches after the first `count`."""
-        return Endless(self._epochs, self._epoch, self._stride, self._first + count)
+        return Endless(self._epochs, self._epoch, self._first + count)
 
 
 def places(index: int, count: int, batch_size: int) -> np.ndarray:
