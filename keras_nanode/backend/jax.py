@@ -58,7 +58,7 @@ def take(x, i):
     i = jnp.asarray(i)
     if i.ndim:
         return jnp.take(x, i, axis=0, mode="clip")
-    return lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+    return read(x, i)
 
 
 def buffer(size, like):
@@ -66,11 +66,15 @@ def buffer(size, like):
 
 
 def write(buffer, i, value):
-    return lax.dynamic_update_index_in_dim(buffer, value, i, 0)
+    return lax.dynamic_update_index_in_dim(
+        buffer, value, i, 0, allow_negative_indices=False
+    )
 
 
 def read(buffer, i):
-    return lax.dynamic_index_in_dim(buffer, i, 0, keepdims=False)
+    return lax.dynamic_index_in_dim(
+        buffer, i, 0, keepdims=False, allow_negative_indices=False
+    )
 
 
 def stack(buffer):
