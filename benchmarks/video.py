@@ -1,8 +1,8 @@
 """Predicting Moving MNIST: blocks of convolutions against ODE blocks.
 
 Trains `models.SVG` on two digits of 16 pixels in frames of 32x32, to predict 10 frames
-from 2. Each block has the same budget. The width is such that two cores take a quarter
-of an hour:
+from 2. Each block has the same budget, and is trained from three seeds. The width is
+such that two cores take an hour:
 
     python benchmarks/video.py --data-dir ~/tensorflow_datasets
 
@@ -12,9 +12,10 @@ choice depends on them. `--only trig` trains one block. Its lines replace those 
 same run wrote before, and the report covers all runs in the file. An interrupted run
 resumes after its last evaluation. Finished runs are not repeated.
 
-`--trial` trains every block for a few steps at each of three learning rates, tests on
-videos of other training digits, and writes `video_trial.csv`. For each block, the
-benchmark then takes the rate with the lowest loss there.
+`--trial` trains every block for a few steps at each of three learning rates and, if it
+is a flow, to each of two end times. It tests on videos of other training digits, and
+writes `video_trial.csv`. For each block, the benchmark then takes the rate and the end
+time with the lowest loss there.
 """
 
 import argparse
@@ -43,9 +44,11 @@ FRAME_SIZE = 32
 TEST_VIDEOS = 256
 SAMPLES = 5
 EVALUATIONS = 10
+SEEDS = (1, 2, 3)
 TRIAL_RATES = (1e-3, 2e-3, 4e-3)
 TRIAL_STEPS = 150
-SEED = 1
+# Where a flow ends: as in the paper, and as the residual network of its three steps.
+HORIZONS = (1.0, 3.0)
 # Digits to train with and to test with.
 SPLITS = ("train", "test")
 TRIAL_SPLITS = ("train[:50000]", "train[50000:]")
@@ -54,9 +57,13 @@ HERE = Path(__file__).parent
 
 
 class Run(NamedTuple):
-    """What is trained, and how: all that the result depends on."""
+    """What is trained, and how: all that the result depends on.
+
+    `horizon` is where the flows end, 0 without flows.
+    """
 
     block: str
+    horizon: float
     learning_rate: float
     steps: int
     batch_size: int
@@ -111,6 +118,7 @@ def build(run: Run) -> models.SVG:
         (FRAME_SIZE, FRAME_SIZE, 1),
         CONTEXT_FRAMES,
         run.block,
+        t_span=(0.0, run.horizon or 1.0),
         filters=[run.filters * 2**i for i in range(4)],
         feature_dim=64,
         rnn_units=128,
@@ -130,7 +138,9 @@ class Progress(keras.callbacks.Callback):
         self.run, self.videos, self.path, self.saved = run, videos, path, saved
         # The same noise for all runs.
         size = (len(videos), SAMPLES, NUM_FRAMES, 10)
-        self.noise = np.random.default_rng(SEED).standard_normal(size).astype("float32")
+        self.noise = (
+            np.random.default_rng(SEEDS[0]).standard_normal(size).astype("float32")
+        )
 
     def on_train_begin(self, logs=None):
         self.generator = models.VideoGenerator(self.model, NUM_FRAMES, SAMPLES)
@@ -170,7 +180,7 @@ def train(run: Run, path: Path, data_dir: Path) -> None:
     """Trains what is left to train of a run."""
     keras.utils.set_random_seed(run.seed)
     print(*run, flush=True)
-    folder = HERE / "build" / "-".join(map(str, run[:6]))
+    folder = HERE / "build" / "-".join(map(str, run[:7]))
     saved = folder / "model.keras"
     folder.mkdir(parents=True, exist_ok=True)
     model = keras.saving.load_model(saved) if saved.exists() else build(run)
@@ -222,87 +232,119 @@ def finished(runs: Iterable[Run], path: Path) -> Results:
     }
 
 
-def planned(args: argparse.Namespace, trial: bool) -> Iterator[Run]:
-    """The runs of all blocks, in order."""
-    for block in BLOCKS:
-        if trial:
-            for rate in TRIAL_RATES:
-                size = (TRIAL_STEPS, args.batch_size, args.filters, SEED)
-                yield Run(block, rate, *size, *TRIAL_SPLITS)
-        else:
-            size = (args.steps, args.batch_size, args.filters, SEED)
-            yield Run(block, best_rate(block, args), *size, *SPLITS)
+def planned(args: argparse.Namespace) -> Iterator[Run]:
+    """The runs of all blocks, every block with a seed before the next seed."""
+    best = {block: best_choice(block, args) for block in args.only}
+    for seed in SEEDS:
+        for block, choice in best.items():
+            size = (args.steps, args.batch_size, args.filters, seed)
+            yield Run(block, *choice, *size, *SPLITS)
 
 
-def best_rate(block: str, args: argparse.Namespace) -> float:
-    """The learning rate with the least loss in the trial of the block."""
-    if args.learning_rate:
-        return args.learning_rate
-    trials = finished(planned(args, trial=True), args.output / "video_trial.csv")
-    losses = {
-        run.learning_rate: lines[-1].loss
-        for run, lines in trials.items()
-        if run.block == block
-    }
-    missing = set(TRIAL_RATES) - set(losses)
+def trials(args: argparse.Namespace, block: str) -> Iterator[Run]:
+    """The short runs that choose a block's end time and learning rate."""
+    for horizon in (0.0,) if block == "conv" else HORIZONS:
+        for rate in TRIAL_RATES:
+            size = (TRIAL_STEPS, args.batch_size, args.filters, SEEDS[0])
+            yield Run(block, horizon, rate, *size, *TRIAL_SPLITS)
+
+
+def best_choice(block: str, args: argparse.Namespace) -> tuple[float, float]:
+    """The end time and the learning rate with the least loss in a block's trial."""
+    asked = list(trials(args, block))
+    done = finished(asked, args.output / "video_trial.csv")
+    missing = [(run.horizon, run.learning_rate) for run in asked if run not in done]
     if missing:
         raise SystemExit(
-            f"The trial of {block} at {sorted(missing)} is missing: run with --trial "
-            "first, or give --learning-rate."
+            f"The trial of {block} at {missing} (end time, learning rate) is missing: "
+            "run with --trial first."
         )
+    losses = {run: lines[-1].loss for run, lines in done.items()}
     # A loss that is not a number is less than no other.
-    return min(losses, key=lambda rate: (math.isnan(losses[rate]), losses[rate]))
+    best = min(losses, key=lambda run: (math.isnan(losses[run]), losses[run]))
+    return best.horizon, best.learning_rate
 
 
 def complete(runs: Iterable[Run], path: Path, args: argparse.Namespace) -> None:
     """Trains those of the runs that are asked for and the file at `path` lacks."""
     for run in runs:
-        if run.block in args.only and not finished([run], path):
+        if not finished([run], path):
             train(run, path, args.data_dir)
 
 
 # The report
 
 
+def by_block(results: Results) -> dict[tuple, list[list[Evaluation]]]:
+    """The evaluations of each seed, by all that runs of a block have in common."""
+    groups: dict[tuple, list[list[Evaluation]]] = {}
+    for run, lines in results.items():
+        groups.setdefault(run[:3], []).append(lines)
+    return groups
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The mean, and the distance of the farthest value from it."""
+    mean = statistics.mean(values)
+    farthest = max(abs(value - mean) for value in values)
+    return f"{mean:.{digits}f} ± {farthest:.{digits}f}"
+
+
 def results_table(results: Results) -> str:
     header = (
-        *("block", "parameters", "rate", "loss", "MSE", "KL nats", "-ELBO/frame"),
-        *("-ELBO/pixel", "times trig", "PSNR", "SSIM", "s/step"),
+        *("block", "T", "parameters", "rate", "loss", "MSE", "KL nats"),
+        *("-ELBO/frame", "-ELBO/pixel", "times trig", "PSNR", "SSIM", "s/step"),
+        "seeds",
     )
-    losses = {run.block: lines[-1].loss for run, lines in results.items()}
+    groups = by_block(results)
+    losses = {
+        block: statistics.mean(lines[-1].loss for lines in seeds)
+        for (block, *_), seeds in groups.items()
+    }
     rows = []
-    for run, lines in results.items():
-        last = lines[-1]
-        times = f"{last.loss / losses['trig']:.2f}" if "trig" in losses else "-"
+    for (block, horizon, rate), seeds in groups.items():
+        last = [lines[-1] for lines in seeds]
+        mean = Evaluation(
+            *(statistics.mean(values) for values in zip(*last, strict=True))
+        )
+        times = f"{losses[block] / losses['trig']:.2f}" if "trig" in losses else "-"
+        seconds = [line.seconds_per_step for lines in seeds for line in lines]
         rows.append(
             (
-                run.block,
-                f"{last.parameters:,}",
-                run.learning_rate,
-                f"{last.loss:.4f}",
-                f"{last.mse:.5f}",
-                f"{last.kl_nats:.2f}",
-                f"{last.nelbo_per_frame:.5f}",
-                f"{last.nelbo_per_pixel:.2e}",
+                block,
+                f"{horizon:g}" if horizon else "-",
+                f"{last[0].parameters:,}",
+                rate,
+                spread([line.loss for line in last], 4),
+                f"{mean.mse:.5f}",
+                f"{mean.kl_nats:.2f}",
+                f"{mean.nelbo_per_frame:.5f}",
+                f"{mean.nelbo_per_pixel:.2e}",
                 times,
-                f"{last.psnr:.2f}",
-                f"{last.ssim:.4f}",
-                f"{statistics.median(line.seconds_per_step for line in lines):.2f}",
+                spread([line.psnr for line in last], 2),
+                spread([line.ssim for line in last], 3),
+                f"{statistics.median(seconds):.2f}",
+                len(seeds),
             )
         )
     return markdown_table(header, rows)
 
 
 def trial_table(results: Results) -> str:
-    """Test loss by block and learning rate."""
-    table: dict[str, dict[float, float]] = {}
+    """Test loss by block, end time and learning rate."""
+    table: dict[tuple, dict[float, float]] = {}
     for run, lines in results.items():
-        table.setdefault(run.block, {})[run.learning_rate] = lines[-1].loss
+        row = table.setdefault((run.block, run.horizon), {})
+        row[run.learning_rate] = lines[-1].loss
     rows = [
-        (block, *(f"{row[r]:.4f}" if r in row else "-" for r in TRIAL_RATES))
-        for block, row in table.items()
+        (
+            block,
+            f"{horizon:g}" if horizon else "-",
+            *(f"{row[r]:.4f}" if r in row else "-" for r in TRIAL_RATES),
+        )
+        for (block, horizon), row in table.items()
     ]
-    return markdown_table(("block", *map(str, TRIAL_RATES)), rows)
+    return markdown_table(("block", "T", *map(str, TRIAL_RATES)), rows)
 
 
 def report(results: Results, trial: Results) -> str:
@@ -311,22 +353,23 @@ def report(results: Results, trial: Results) -> str:
         f"Moving MNIST, deterministic, two digits of {FRAME_SIZE // 2} pixels in "
         f"frames of {FRAME_SIZE}x{FRAME_SIZE}: {CONTEXT_FRAMES} given, {NUM_FRAMES} "
         f"predicted. `models.SVG`, widths {run.filters} to {run.filters * 8}, ODE "
-        "blocks of 3 Euler steps, trig of order 3, batch normalization. "
+        "blocks of 3 Euler steps from 0 to T, trig of order 3, batch normalization. "
         f"{run.steps:,} steps of {run.batch_size} videos, each seen once; Adam, "
         "gradients clipped to norm 1, "
-        f"cosine decay to 0; one seed. The test: {TEST_VIDEOS} videos of other digits. "
+        f"cosine decay to 0. The test: {TEST_VIDEOS} videos of other digits. "
         f"Loss (the sum over {NUM_FRAMES + 1} frames of MSE + 1e-4 KL), MSE, KL and "
         "the negative ELBO with the posterior, as `models.SVG` defines them; `times "
         "trig` is the ratio of the losses. PSNR (dB) and SSIM of the "
         f"{NUM_FRAMES} predicted frames, of each the best of {SAMPLES} samples from "
-        "the prior. A step's seconds are the median."
+        "the prior. A step's seconds are the median. The means over the seeds; ± the "
+        "distance of the farthest."
     )
     parts = ["# Video prediction", environment(), recipe, results_table(results)]
     parts.append("![Test loss, KL, PSNR and SSIM over the training](video.png)")
     if trial:
         parts += [
-            f"Learning rates compared: the loss after {TRIAL_STEPS} steps, on videos "
-            "of training digits that were held out of these runs:",
+            f"How rate and T were chosen: the loss after {TRIAL_STEPS} steps, on "
+            "videos of training digits that were held out of these runs:",
             trial_table(trial),
         ]
     return "\n\n".join(parts) + "\n"
@@ -343,11 +386,13 @@ def curves(results: Results) -> Figure:
     for axes, (name, title) in zip(
         figure.subplots(2, 2).flat, titles.items(), strict=True
     ):
-        for run, lines in results.items():
-            steps = [line.step for line in lines]
-            values = [getattr(line, name) for line in lines]
-            color = COLORS[run.block]
-            axes.plot(steps, values, marker=".", color=color, label=run.block)
+        for (block, *_), seeds in by_block(results).items():
+            steps = [line.step for line in seeds[0]]
+            values = [[getattr(line, name) for line in lines] for lines in seeds]
+            color = COLORS[block]
+            axes.plot(steps, np.mean(values, 0), marker=".", color=color, label=block)
+            low, high = np.min(values, 0), np.max(values, 0)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -363,11 +408,10 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--data-dir", type=Path, help="folder with the TFDS dataset mnist")
     add("--only", nargs="+", choices=BLOCKS, default=BLOCKS, help="blocks to train")
-    add("--steps", type=int, default=1500, help=f"a multiple of {EVALUATIONS}")
+    add("--steps", type=int, default=1000, help=f"a multiple of {EVALUATIONS}")
     add("--batch-size", type=int, default=16)
     add("--filters", type=int, default=8, help="the least of the four widths")
-    add("--learning-rate", type=float, help="for all blocks, in place of the trial's")
-    add("--trial", action="store_true", help="compare learning rates instead")
+    add("--trial", action="store_true", help="compare rates and end times instead")
     add("--output", type=Path, default=HERE, help="folder to write to")
     return parser.parse_args()
 
@@ -377,17 +421,17 @@ def main() -> None:
     if args.steps < 1 or args.steps % EVALUATIONS:
         raise SystemExit(f"--steps must be a multiple of {EVALUATIONS}")
     trial_file, file = args.output / "video_trial.csv", args.output / "video.csv"
+    asked = [run for block in args.only for run in trials(args, block)]
     if args.trial:
-        complete(planned(args, trial=True), trial_file, args)
-        print(trial_table(finished(planned(args, trial=True), trial_file)))
+        complete(asked, trial_file, args)
+        print(trial_table(finished(asked, trial_file)))
         return
-    # All rates are looked up before any block is trained.
-    runs = [run for run in planned(args, trial=False) if run.block in args.only]
-    complete(runs, file, args)
+    # All choices are looked up before any block is trained.
+    complete(list(planned(args)), file, args)
     done = {
         run: lines for run, lines in read(file).items() if lines[-1].step == run.steps
     }
-    text = report(done, finished(planned(args, trial=True), trial_file))
+    text = report(done, read(trial_file))
     (args.output / "video.md").write_text(text)
     curves(done).savefig(args.output / "video.png", dpi=130)
     print(text)
