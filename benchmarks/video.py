@@ -362,7 +362,8 @@ def report(results: Results, trial: Results) -> str:
         "trig` is the ratio of the losses. PSNR (dB) and SSIM of the "
         f"{NUM_FRAMES} predicted frames, of each the best of {SAMPLES} samples from "
         "the prior. A step's seconds are the median. The means over the seeds; ± the "
-        "distance of the farthest."
+        "distance of the farthest. Bands in the picture are from the least to the "
+        "largest."
     )
     parts = ["# Video prediction", environment(), recipe, results_table(results)]
     parts.append("![Test loss, KL, PSNR and SSIM over the training](video.png)")
