@@ -28,7 +28,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras  # noqa: E402
-from reporting import environment, markdown_table, read_csv, write_csv  # noqa: E402
+from reporting import (  # noqa: E402
+    environment,
+    markdown_table,
+    mean_and_farthest,
+    read_csv,
+    write_csv,
+)
 
 from keras_nanode import bases, datasets, models  # noqa: E402
 
@@ -270,10 +276,9 @@ def read_results(path: Path) -> Results:
 
 def spread(values: list[float]) -> str:
     """The mean in percent, and the distance of the farthest value from it."""
-    mean = statistics.mean(values)
+    mean, farthest = mean_and_farthest(values)
     if len(values) == 1:
         return f"{mean:.1%}"
-    farthest = max(abs(value - mean) for value in values)
     return f"{mean:.1%} ± {100 * farthest:.1f}"
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,12 @@ def environment(packages: Sequence[str] = PACKAGES, device: str = "CPU only") ->
         f"{platform.machine()}, {memory:.0f} GiB), Python "
         f"{platform.python_version()}, {', '.join(versions)}."
     )
+
+
+def mean_and_farthest(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the distance of the farthest value from it."""
+    mean = statistics.mean(values)
+    return mean, max(abs(value - mean) for value in values)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

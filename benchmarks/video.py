@@ -34,7 +34,13 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from reporting import environment, markdown_table, read_csv, write_csv  # noqa: E402
+from reporting import (  # noqa: E402
+    environment,
+    markdown_table,
+    mean_and_farthest,
+    read_csv,
+    write_csv,
+)
 
 from keras_nanode import datasets, metrics, models  # noqa: E402
 
@@ -275,18 +281,17 @@ def complete(runs: Iterable[Run], path: Path, args: argparse.Namespace) -> None:
 # The report
 
 
-def by_block(results: Results) -> dict[tuple, list[list[Evaluation]]]:
-    """The evaluations of each seed, by all that runs of a block have in common."""
-    groups: dict[tuple, list[list[Evaluation]]] = {}
+def by_recipe(results: Results) -> dict[Run, list[list[Evaluation]]]:
+    """The evaluations of each seed, by the run without its seed."""
+    groups: dict[Run, list[list[Evaluation]]] = {}
     for run, lines in results.items():
-        groups.setdefault(run[:3], []).append(lines)
+        groups.setdefault(run._replace(seed=0), []).append(lines)
     return groups
 
 
 def spread(values: list[float], digits: int) -> str:
     """The mean, and the distance of the farthest value from it."""
-    mean = statistics.mean(values)
-    farthest = max(abs(value - mean) for value in values)
+    mean, farthest = mean_and_farthest(values)
     return f"{mean:.{digits}f} ± {farthest:.{digits}f}"
 
 
@@ -296,25 +301,25 @@ def results_table(results: Results) -> str:
         *("-ELBO/frame", "-ELBO/pixel", "times trig", "PSNR", "SSIM", "s/step"),
         "seeds",
     )
-    groups = by_block(results)
+    groups = by_recipe(results)
     losses = {
-        block: statistics.mean(lines[-1].loss for lines in seeds)
-        for (block, *_), seeds in groups.items()
+        run.block: statistics.mean(lines[-1].loss for lines in seeds)
+        for run, seeds in groups.items()
     }
     rows = []
-    for (block, horizon, rate), seeds in groups.items():
+    for run, seeds in groups.items():
         last = [lines[-1] for lines in seeds]
         mean = Evaluation(
             *(statistics.mean(values) for values in zip(*last, strict=True))
         )
-        times = f"{losses[block] / losses['trig']:.2f}" if "trig" in losses else "-"
+        times = f"{losses[run.block] / losses['trig']:.2f}" if "trig" in losses else "-"
         seconds = [line.seconds_per_step for lines in seeds for line in lines]
         rows.append(
             (
-                block,
-                f"{horizon:g}" if horizon else "-",
+                run.block,
+                f"{run.horizon:g}" if run.horizon else "-",
                 f"{last[0].parameters:,}",
-                rate,
+                run.learning_rate,
                 spread([line.loss for line in last], 4),
                 f"{mean.mse:.5f}",
                 f"{mean.kl_nats:.2f}",
@@ -387,11 +392,11 @@ def curves(results: Results) -> Figure:
     for axes, (name, title) in zip(
         figure.subplots(2, 2).flat, titles.items(), strict=True
     ):
-        for (block, *_), seeds in by_block(results).items():
+        for run, seeds in by_recipe(results).items():
             steps = [line.step for line in seeds[0]]
             values = [[getattr(line, name) for line in lines] for lines in seeds]
-            color = COLORS[block]
-            axes.plot(steps, np.mean(values, 0), marker=".", color=color, label=block)
+            color, mean = COLORS[run.block], np.mean(values, 0)
+            axes.plot(steps, mean, marker=".", color=color, label=run.block)
             low, high = np.min(values, 0), np.max(values, 0)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel="step")
