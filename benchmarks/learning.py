@@ -32,6 +32,7 @@ from reporting import (  # noqa: E402
     environment,
     markdown_table,
     mean_and_farthest,
+    or_dash,
     read_csv,
     write_csv,
 )
@@ -282,6 +283,18 @@ def spread(values: list[float]) -> str:
     return f"{mean:.1%} ± {100 * farthest:.1f}"
 
 
+def at_best_rate(
+    row: Row, results: Results, recipe: tuple[int, int]
+) -> dict[Run, Result]:
+    """What the seeds gave at the row's best rate; nothing if the row never ran."""
+    best = best_rate(row, results, recipe)
+    return {
+        run: result
+        for (other, run), result in results.items()
+        if other == row and run[2:] == recipe and run.learning_rate == best
+    }
+
+
 def table(rows: tuple[Row, ...], results: Results, recipe: tuple[int, int]) -> str:
     header = (
         *("block", "steps", "K", "period", "T", "start", "norm", "parameters"),
@@ -289,13 +302,12 @@ def table(rows: tuple[Row, ...], results: Results, recipe: tuple[int, int]) -> s
     )
     lines: list[tuple[float, tuple]] = []
     for row in rows:
-        best = best_rate(row, results, recipe)
-        if best is None:
+        runs = at_best_rate(row, results, recipe)
+        if not runs:
             continue
-        runs = [(row, Run(best, seed, *recipe)) for seed in SEEDS]
-        found = [results[key] for key in runs if key in results]
+        (best, *_), found = next(iter(runs)), list(runs.values())
         sizes = (row.size, row.period, row.horizon)
-        cells = [row.block, str(row.steps), *(f"{x:g}" if x else "-" for x in sizes)]
+        cells = [row.block, str(row.steps), *map(or_dash, sizes)]
         cells += [row.start, row.normalization]
         cells += [f"{found[0].parameters:,}", f"{best:g}"]
         for name in ("train_accuracy", "test_accuracy"):

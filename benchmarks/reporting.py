@@ -76,6 +76,11 @@ def mean_and_farthest(values: Sequence[float]) -> tuple[float, float]:
     return mean, max(abs(value - mean) for value in values)
 
 
+def or_dash(number: float) -> str:
+    """The number, or "-" for 0, where there is none."""
+    return f"{number:g}" if number else "-"
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table that is readable as plain text too: numbers right-aligned."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]

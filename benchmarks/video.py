@@ -38,6 +38,7 @@ from reporting import (  # noqa: E402
     environment,
     markdown_table,
     mean_and_farthest,
+    or_dash,
     read_csv,
     write_csv,
 )
@@ -317,7 +318,7 @@ def results_table(results: Results) -> str:
         rows.append(
             (
                 run.block,
-                f"{run.horizon:g}" if run.horizon else "-",
+                or_dash(run.horizon),
                 f"{last[0].parameters:,}",
                 run.learning_rate,
                 spread([line.loss for line in last], 4),
@@ -344,7 +345,7 @@ def trial_table(results: Results) -> str:
     rows = [
         (
             block,
-            f"{horizon:g}" if horizon else "-",
+            or_dash(horizon),
             *(f"{row[r]:.4f}" if r in row else "-" for r in TRIAL_RATES),
         )
         for (block, horizon), row in table.items()
