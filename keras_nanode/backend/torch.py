@@ -62,9 +62,13 @@ class _CustomVJP(torch.autograd.Function):
         with torch.no_grad():
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
             saved = ctx.saved_tensors
+            primals = saved[: ctx.number]
             residuals = tree.map_structure(lambda get: get(saved), ctx.residuals)
+            # Unless the graph is retained, a state is freed when its slot is written.
+            ctx.maybe_clear_saved_tensors()
+            del saved
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
-        sources = (*flat_cotangents, *saved[: ctx.number])
+        sources = (*flat_cotangents, *primals)
         return *(None,) * 5, *_Once.apply(
             ctx.message, len(gradients), *gradients, *sources
         )
