@@ -225,7 +225,7 @@ def _within_piece(times, piece, breakpoints, dtype):
     if planned:
         return np.clip(times, first[piece][:, None], last[piece][:, None])
     low, high = (
-        ops.take(ops.convert_to_tensor(x), piece)[:, None] for x in (first, last)
+        backend.take(ops.convert_to_tensor(x), piece)[:, None] for x in (first, last)
     )
     return _clipped(times, low, high)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_nanode.arrays import take
 from keras_nanode.solvers import Solver
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
@@ -81,4 +82,4 @@ class Problem:
         last = ops.cast(self.num_used, "int32")
         numbers = last - ops.arange(self.num_intervals + 1, dtype="int32")
         numbers = ops.where(numbers > 0, numbers, 0)
-        return dataclasses.replace(self, times=ops.take(self.times, numbers))
+        return dataclasses.replace(self, times=take(self.times, numbers))
