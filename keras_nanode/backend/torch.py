@@ -64,7 +64,8 @@ class _CustomVJP(torch.autograd.Function):
             saved = ctx.saved_tensors
             primals = saved[: ctx.number]
             residuals = tree.map_structure(lambda get: get(saved), ctx.residuals)
-            # Unless the graph is retained, a state is freed when its slot is written.
+            # A state is freed when its slot is written, unless the graph is retained.
+            # The attribute `clear_saved_tensors_on_access` would break a retained one.
             ctx.maybe_clear_saved_tensors()
             del saved
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
