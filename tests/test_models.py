@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from cases import numbers, random
+from keras import ops
 
 from keras_nanode import bases, layers, models
 
@@ -197,6 +198,8 @@ def test_a_default_basis_covers_the_flow():
         ("trig", None, "independent", 10**0.5),
         ("trig", None, "constant", 1),
         ("auto", None, "independent", 1),
+        ("poly", None, "independent", 1),
+        ("poly", bases.Polynomial(2), "independent", 1),
     ],
 )
 def test_by_default_a_flow_ends_at_the_root_of_its_independent_weights(
@@ -210,10 +213,19 @@ def test_by_default_a_flow_ends_at_the_root_of_its_independent_weights(
         assert type(flow.dynamics.basis) is type(bases.get(basis or block))
 
 
+@pytest.mark.parametrize("block", [b for b in models.BLOCKS if b in bases.ALL])
+def test_by_default_no_update_of_all_coefficients_is_a_large_one(block):
+    """Adam moves each by up to its rate, and so a weight by that times sum |z_k|."""
+    model = models.classifier((8, 8, 1), 3, block, **SIZES)
+    basis = model.get_layer("flow_0").dynamics.basis
+    z = numbers(basis(ops.linspace(*basis.domain, 50)))
+    assert np.abs(z).sum(-1).max() <= 4 * basis.size
+
+
 @pytest.mark.parametrize("steps", [10, 40, 100])
 def test_a_deep_flow_starts_with_the_variance_of_its_input(steps):
     """However many steps: Marion et al., arXiv 2206.06929."""
-    for block in ("bucket", "cosine", "trig", "auto"):
+    for block in ("bucket", "cosine", "trig", "auto", "poly", "legendre", "bspline"):
         model = models.classifier(
             *((8, 8, 4), 3, block, None, steps),
             filters=32,

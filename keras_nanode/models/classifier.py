@@ -63,11 +63,12 @@ def classifier(
         start: As in `layers.TimeVarying`.
         t_span: As in `layers.ODE`; `"auto"` for (0, sqrt(m)), where m is the number of
             independent sets of weights that the flow passes: `steps`, or the size of
-            the basis if that is smaller, and 1 if weights are constant in time or
-            start so. Then random weights change the variance of the state by the same
-            factor at any depth (arXiv 2206.06929), and the flow learns what a residual
-            network learns. Over (0, steps) each Euler step has length 1, as a block of
-            a residual network has. With as many buckets, `block="bucket"` is that
+            the basis if that is smaller. m is 1 if weights are constant in time or
+            start so, and for polynomials t^k, which are large at times above 1. With
+            this end, random weights change the variance of the state by the same factor
+            at any depth (arXiv 2206.06929), and the flow learns what a residual network
+            learns. Over (0, steps) each Euler step has length 1, as a block of a
+            residual network has. With as many buckets, `block="bucket"` is that
             network. Over (0, 1) the steps refine one flow, and each update of a weight
             moves the outputs by 1 / steps of that.
 
@@ -97,8 +98,9 @@ def classifier(
     span = (0.0, 1.0) if automatic else checks.span("t_span", t_span)
     found = basis_of(block, basis, BLOCKS, _BASES, span)
     if found is not None and automatic:
-        sets = min(found.size, steps) if start == "independent" else 1
-        span = (0.0, math.sqrt(sets))
+        # Monomials of times above 1 are large: t^10 is 10^5 at sqrt(10).
+        varied = start == "independent" and not isinstance(found, bases.Polynomial)
+        span = (0.0, math.sqrt(min(found.size, steps)) if varied else 1.0)
         found = stretched(found, span)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
     expected = "(height, width, channels) of the images, without the batch"
