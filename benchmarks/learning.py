@@ -80,7 +80,8 @@ BUCKETS = Row("bucket", STEPS, 0.0, ROOT, "independent")
 COSINES = Row("cosine", STEPS, 0.0, ROOT, "independent")
 TRIG = Row("trig", 21, PERIOD, ROOT, "independent")
 LEGENDRE = Row("legendre", STEPS, 0.0, ROOT, "independent")
-# Monomials at sqrt(10) go up to 3e4: their default ends at 1.
+# Monomials at sqrt(10) go up to 3e4: their default ends at 1. Over (0, sqrt(10)) one
+# seed read 18 % at the rate 0.003, and 10 % at 0.001.
 POLY = Row("poly", STEPS, 0.0, 1.0, "independent")
 PAPER = TRIG._replace(horizon=1.0, start="constant")
 
@@ -110,7 +111,6 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         COSINES._replace(horizon=DEPTH),
         BUCKETS._replace(horizon=1.0),
         COSINES._replace(horizon=1.0),
-        POLY._replace(horizon=ROOT),
         BUCKETS._replace(start="constant"),
         # The default of five sets of weights.
         BUCKETS._replace(size=5, horizon=round(math.sqrt(5), 2)),
