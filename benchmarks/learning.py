@@ -297,25 +297,34 @@ def at_best_rate(
     }
 
 
+SUMMARY = ("rate", "train", "test", "seeds")
+
+
+def summary(runs: dict[Run, Result]) -> tuple[str, str, str, int]:
+    """Cells under `SUMMARY`, of runs that differ in their seeds."""
+    train, test = (
+        spread([getattr(result, name) for result in runs.values()])
+        for name in ("train_accuracy", "test_accuracy")
+    )
+    return f"{next(iter(runs)).learning_rate:g}", train, test, len(runs)
+
+
 def table(rows: tuple[Row, ...], results: Results, recipe: tuple[int, int]) -> str:
     header = (
         *("block", "steps", "K", "period", "T", "start", "norm", "parameters"),
-        *("rate", "train", "test", "seeds"),
+        *SUMMARY,
     )
     lines: list[tuple[float, tuple]] = []
     for row in rows:
         runs = at_best_rate(row, results, recipe)
         if not runs:
             continue
-        (best, *_), found = next(iter(runs)), list(runs.values())
+        found = list(runs.values())
         sizes = (row.size, row.period, row.horizon)
         cells = [row.block, str(row.steps), *map(or_dash, sizes)]
-        cells += [row.start, row.normalization]
-        cells += [f"{found[0].parameters:,}", f"{best:g}"]
-        for name in ("train_accuracy", "test_accuracy"):
-            cells.append(spread([getattr(result, name) for result in found]))
+        cells += [row.start, row.normalization, f"{found[0].parameters:,}"]
         accuracy = statistics.mean(result.test_accuracy for result in found)
-        lines.append((accuracy, (*cells, len(found))))
+        lines.append((accuracy, (*cells, *summary(runs))))
     best_first = [line for _, line in sorted(lines, key=lambda x: x[0], reverse=True)]
     return markdown_table(header, best_first)
 

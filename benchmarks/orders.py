@@ -60,14 +60,6 @@ def planned(
             yield row, Run(best, seed, *recipe)
 
 
-def accuracies(
-    kind: str, row: Row, results: Results, recipe: tuple[int, int]
-) -> list[float]:
-    """That of each seed at the best rate."""
-    found = learning.at_best_rate(row, results, recipe)
-    return [getattr(result, kind) for result in found.values()]
-
-
 def report(results: Results, recipe: tuple[int, int]) -> str:
     images, epochs = recipe
     rates = " and ".join(f"{rate:g}" for rate in RATES)
@@ -83,16 +75,10 @@ def report(results: Results, recipe: tuple[int, int]) -> str:
     lines: list[tuple] = []
     for name, rows in LINES.items():
         for row in rows:
-            train, test = (
-                accuracies(kind, row, results, recipe)
-                for kind in ("train_accuracy", "test_accuracy")
-            )
-            if test:
-                rate = learning.best_rate(row, results, recipe)
-                numbers = (learning.spread(train), learning.spread(test), len(test))
-                lines.append((name, row.size, f"{rate:g}", *numbers))
-    header = ("basis", "K", "rate", "train", "test", "seeds")
-    table = markdown_table(header, lines)
+            runs = learning.at_best_rate(row, results, recipe)
+            if runs:
+                lines.append((name, row.size, *learning.summary(runs)))
+    table = markdown_table(("basis", "K", *learning.SUMMARY), lines)
     picture = "![Accuracy over the number of basis functions](orders.png)"
     return "\n\n".join(["# Orders", environment(), text, table, picture]) + "\n"
 
@@ -105,8 +91,12 @@ def plot(results: Results, recipe: tuple[int, int], path: Path) -> None:
     axes = figure.subplots(1, 2)
     for axis, (kind, title) in zip(axes, kinds.items(), strict=True):
         for name, rows in LINES.items():
-            found = [(row.size, accuracies(kind, row, results, recipe)) for row in rows]
-            found = [(size, values) for size, values in found if values]
+            runs = [learning.at_best_rate(row, results, recipe) for row in rows]
+            found = [
+                (row.size, [getattr(result, kind) for result in seeds.values()])
+                for row, seeds in zip(rows, runs, strict=True)
+                if seeds
+            ]
             means = [sum(values) / len(values) for _, values in found]
             (line,) = axis.plot([size for size, _ in found], means, label=name)
             points = [(size, value) for size, values in found for value in values]
