@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_nanode.datasets import epochs
+from keras_nanode.datasets.batches import batches, starting_at
 from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import Clip
 
@@ -29,8 +30,8 @@ def cut(
         return _cut(test, here, np.zeros_like(here), length)
 
     return (
-        epochs.train_from(train_batch, count, batch_size),
-        epochs.batches(test_batch, math.ceil(len(test["frames"]) / batch_size)),
+        starting_at(train_batch, count, batch_size),
+        batches(test_batch, math.ceil(len(test["frames"]) / batch_size)),
     )
 
 

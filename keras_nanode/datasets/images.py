@@ -15,6 +15,7 @@ from keras_nanode.datasets.augmentations import (
     shift,
     shift_and_flip,
 )
+from keras_nanode.datasets.batches import batches, starting_at
 from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import PathLike, Source, load_digits, load_tfds
 
@@ -29,13 +30,14 @@ class ImageDataset(NamedTuple):
     standardise them, begin the model with `keras.layers.Normalization`: then a saved
     model takes raw pixels too.
     Labels are int32 with shape `(batch,)`, for a sparse loss. The last batch of an
-    epoch may be smaller. The training set shuffles itself: pass `shuffle=False` to
-    `model.fit`, or Keras warns about that.
+    epoch may be smaller. The training set shuffles itself, and `shuffle` of `model.fit`
+    changes nothing. Where it is left at True, Keras warns about that on TensorFlow.
 
     The order and the augmentation of an epoch depend only on the seed and the epoch's
     number. A run that resumes after two epochs with
-    `model.fit(data.train_from(2), initial_epoch=2, epochs=5, shuffle=False)` therefore
-    sees the same batches as an uninterrupted run.
+    `model.fit(data.train_from(2), initial_epoch=2, epochs=5)` therefore sees the same
+    batches as an uninterrupted run. An epoch that was begun counts, also where `fit` is
+    stopped in the middle. With `steps_per_epoch`, a pass goes on in Keras' next epoch.
 
     Attributes:
         train: Batches, `train_from(0)`: each iteration is the next epoch,
@@ -247,11 +249,11 @@ def _image_dataset(
         del epoch
         return source.test.at(epochs.places(index, len(source.test.labels), batch_size))
 
-    train_from = epochs.train_from(train_batch, count, batch_size)
+    train_from = starting_at(train_batch, count, batch_size)
     length = math.ceil(len(source.test.labels) / batch_size)
     return ImageDataset(
         train=train_from(0),
-        test=epochs.batches(test_batch, length),
+        test=batches(test_batch, length),
         input_shape=source.train.images.shape[1:],
         classes=source.classes,
         train_from=train_from,

@@ -9,7 +9,7 @@ from keras_nanode.datasets.epochs import Make
 
 
 def batches(make: Make, length: int, epoch: int) -> tf.data.Dataset:
-    """Like `epochs.batches`, but makes several batches in parallel."""
+    """Like `passes.Epochs`, but makes several batches in parallel."""
     first = make(epoch, 0)
     specs = [
         tf.TensorSpec((None, *array.shape[1:]), array.dtype)

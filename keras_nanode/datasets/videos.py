@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.datasets import clips, epochs, moving
+from keras_nanode.datasets.batches import batches, starting_at
 from keras_nanode.datasets.epochs import Batches
 from keras_nanode.datasets.sources import (
     PathLike,
@@ -29,8 +30,8 @@ class VideoDataset(NamedTuple):
     that TFDS streams come from `tf.data` on every backend.) With actions, an element
     is a dict of `"frames"` and `"actions"`, float32 `(batch, frames, action_dim)`.
     Action `t` leads from frame `t` to the next. The last batch of an epoch may be
-    smaller. The training set shuffles itself: pass `shuffle=False` to `model.fit`, or
-    Keras warns about that.
+    smaller. The training set shuffles itself, and `shuffle` of `model.fit` changes
+    nothing.
 
     The videos of an epoch and their order depend only on the seed and the epoch's
     number, as in `ImageDataset`.
@@ -279,10 +280,10 @@ def _moving(
         each = (epochs.generator("test videos", n) for n in here)
         return moving.videos(source.test.images, each, stage, motion)
 
-    train_from = epochs.train_from(train_batch, train_videos, batch_size)
+    train_from = starting_at(train_batch, train_videos, batch_size)
     return VideoDataset(
         train=train_from(0),
-        test=epochs.batches(test_batch, math.ceil(test_videos / batch_size)),
+        test=batches(test_batch, math.ceil(test_videos / batch_size)),
         frame_shape=(stage.frame_size, stage.frame_size, 1),
         train_from=train_from,
     )
