@@ -8,7 +8,9 @@ import torch
 from keras import ops
 
 from keras_nanode import tree
-from keras_nanode.backend import _eager, _recording, _saved
+from keras_nanode.backend import _eager
+from keras_nanode.backend.torch import recording
+from keras_nanode.backend.torch.saved import put
 
 _WRITTEN = (
     "`func` must not write into `args`: a solver evaluates it often. Compute a new "
@@ -18,7 +20,7 @@ _WRITTEN = (
 
 def vjp(f, *primals):
     # `Step.linearize` gives a function of a layer with the time filled in.
-    if isinstance(f, functools.partial) and isinstance(f.func, _recording.Recorded):
+    if isinstance(f, functools.partial) and isinstance(f.func, recording.Recorded):
         found = f.func.vjp(f.args, primals)
         if found is not None:
             return found
@@ -50,9 +52,7 @@ class _CustomVJP(torch.autograd.Function):
         # PyTorch frees saved tensors after use, and its hooks may keep them elsewhere.
         saved: list = list(flat_primals)
         ctx.number = len(saved)
-        ctx.residuals = tree.map_structure(
-            functools.partial(_saved.put, saved), residuals
-        )
+        ctx.residuals = tree.map_structure(functools.partial(put, saved), residuals)
         ctx.save_for_backward(*saved)
         structure.append(ctx.outputs)
         return tuple(tree.flatten(outputs))
@@ -93,7 +93,7 @@ class _Once(torch.autograd.Function):
 
 
 def custom_vjp(forward, backward, message, *primals):
-    _recording.check_not_recording()
+    recording.check_not_recording()
     structure: list = []
     shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
     try:
@@ -186,7 +186,7 @@ def shielded(f, layer=None):
             lambda x: x.clone() if isinstance(x, torch.Tensor) else x, outputs
         )
 
-    return run if layer is None else _recording.recorded(layer, run, vjp)
+    return run if layer is None else recording.recorded(layer, run, vjp)
 
 
 def _version(x):
