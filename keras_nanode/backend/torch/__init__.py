@@ -63,6 +63,10 @@ class _CustomVJP(torch.autograd.Function):
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
             primals, residuals = _saved_by(ctx)
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            # A function that keeps its own solution would never be freed: Python's
+            # collector does not see what a graph holds.
+            del ctx.backward_fn
         sources = (*flat_cotangents, *primals)
         return *(None,) * 5, *_Once.apply(
             ctx.message, len(gradients), *gradients, *sources

@@ -5,7 +5,7 @@ threads would see. What is done here stays within the thread.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class _Pen(_python_dispatch.TorchDispatchMode):
         inputs: The tensors from which all others are computed.
     """
 
-    def __init__(self, inputs: list[torch.Tensor]):
+    def __init__(self, inputs: Sequence[torch.Tensor]):
         super().__init__()
         self.graph, self.root = fx.Graph(), torch.nn.Module()
         # The tensors are kept, so that none is taken for another in the same place.
