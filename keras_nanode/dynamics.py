@@ -35,6 +35,18 @@ class WeightsOverTime:
         raise NotImplementedError
 
 
+class Flow:
+    """A layer that solves an ODE itself.
+
+    Attributes:
+        name: What the layer is called.
+        dynamics: The layer that it integrates.
+    """
+
+    name: str
+    dynamics: keras.Layer
+
+
 def takes_time(layer: keras.Layer) -> bool:
     """Whether a layer is called with a time: its `call` has an argument `t`
     or `time`."""

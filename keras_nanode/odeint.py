@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_nanode import adjoints, checks, solvers, tree
 from keras_nanode import times as form
-from keras_nanode.dynamics import arrangement, function_field, vector_field
+from keras_nanode.dynamics import Flow, arrangement, function_field, vector_field
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.solvers import Solver, SolverLike
@@ -224,6 +224,13 @@ def _as_field(
     args: tuple,
 ) -> tuple[VectorField, list]:
     """`func` as a vector field with explicit weights, and these weights."""
+    flow = getattr(func, "__self__", func)
+    if isinstance(flow, Flow):
+        raise ValueError(
+            f"`func` must give dy/dt, and the layer {flow.name!r} solves an ODE itself "
+            "and gives y. Give what it integrates, `odeint(layer.dynamics, y0, t)`, or "
+            f"call it alone, `layer(y0)`. Received: func={func!r}"
+        )
     if not isinstance(func, keras.Layer):
         return function_field(func, len(args), adjoint.closes_over), []
     arrange = arrangement(func, len(args))

@@ -38,7 +38,7 @@ VECTOR, IMAGE = (4, 3), (2, 6, 6, 4)
 # Each public layer: its arguments and the shape of an input.
 LAYERS = {
     "ODE": (lambda: {"dynamics": keras.layers.Dense(3, "tanh"), **STEPS}, VECTOR),
-    "DenseODE": (lambda: {"basis": "trig", **STEPS}, VECTOR),
+    "DenseODE": (lambda: {"basis": "cosine", **STEPS}, VECTOR),
     "ConvODE": (
         lambda: {"basis": bases.Bucket(2), "normalization": "group", **STEPS},
         IMAGE,

@@ -60,6 +60,10 @@ WRONG = {
         *(None, 1.0, (0, 0), (0,), (0, 1, 2), (0, np.nan), "ab", (0, "b"), NOTHING),
         *([[0, 1], 2], [[0, 1], [1, 2]], [0, 10**400], 1j, SYMBOL),
     ],
+    "span or None": [
+        *(1.0, (0, 0), (0,), (0, 1, 2), (0, np.nan), "ab", "auto", (0, "b"), NOTHING),
+        *([[0, 1], 2], [0, 10**400], 1j, SYMBOL),
+    ],
     "domain": [None, 1.0, (1, 0), (0, 0), (0,), (0, np.inf), "ab", (0, "b"), NOTHING],
     "start": ["layers", None, 0, [], NOTHING],
     "normalization": ["batch", 3, [], NOTHING],
@@ -112,7 +116,7 @@ MAP = {
 DENSE = {**MAP, "hidden_units": "integer or None"}
 CONV = {**MAP, "hidden_filters": "integer or None", "kernel_size": "kernel size"}
 FLOW = {"solver": "solver", "steps": "steps", "t_span": "span", "adjoint": "adjoint"}
-VARYING = {**FLOW, "start": "start"}
+VARYING = {**FLOW, "start": "start", "t_span": "span or None"}
 DATA = {"batch_size": "positive integer", "seed": "seed"}
 MOVING = {
     **DATA,

@@ -11,7 +11,7 @@ X = random((4, 3))
 
 
 def ode(**arguments):
-    return layers.TrigDenseODE(2, start="independent", **arguments)
+    return layers.TrigDenseODE(2, t_span=(0.0, 2.0), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_keras_compiles_once():
 
 @pytest.mark.parametrize("basis", BASES.values(), ids=BASES)
 def test_the_weights_at_a_time_are_the_sum_over_the_basis(basis):
-    layer = layers.DenseODE(basis, start="independent", solver="dopri5")
+    layer = layers.DenseODE(basis, t_span=basis.domain, solver="dopri5")
     layer.build(X.shape)
     times = [0.1, 0.3, 0.8]
     z = np.stack([numbers(basis(keras.ops.convert_to_tensor(t))) for t in times])

@@ -605,7 +605,7 @@ def test_a_state_of_integers_is_refused(dtype):
 
 
 def dense_ode(**arguments):
-    return layers.DenseODE(**{"basis": "trig", "steps": 2, **arguments})
+    return layers.DenseODE(**{"basis": "cosine", "steps": 2, **arguments})
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,6 @@ def test_masks_are_refused_by_materialize():
         keras.layers.Embedding(9, WIDTH, mask_zero=True)(tokens),
         keras.layers.Masking()(keras.layers.Embedding(9, WIDTH)(tokens)),
     ):
-        model = keras.Model(tokens, layers.DenseODE("trig", steps=2)(x))
+        model = keras.Model(tokens, layers.DenseODE("cosine", steps=2)(x))
         with pytest.raises(ValueError, match=r"makes a mask.*Received: a model with"):
             models.materialize(model)

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_nanode import bases, layers, models
 
-SMALL = {"filters": 8, "hidden_filters": 4, "steps": 3}
+SMALL = {"filters": 8, "hidden_filters": 4, "steps": 4}
 SIZES = {**SMALL, "steps": 10}
 
 
@@ -39,7 +39,7 @@ def test_defaults_are_those_of_the_papers_table():
 
 @pytest.mark.parametrize("block", models.BLOCKS)
 def test_every_block_trains_and_is_saved(block, tmp_path):
-    basis = bases.Bucket(3) if block == "bucket" else None
+    basis = bases.Bucket(4) if block == "bucket" else None
     model = models.classifier(
         (8, 8, 1), 3, block, basis, **SMALL, normalization="group"
     )
@@ -94,7 +94,7 @@ def test_options_reach_the_solver():
     )
     ode = model.get_layer("flow_0")
     assert isinstance(ode, layers.ODE)
-    assert (ode.solver.name, ode.steps) == ("rk4", 3)
+    assert (ode.solver.name, ode.steps) == ("rk4", 4)
     assert type(ode.adjoint).__name__ == "Backsolve"
     assert ode.dynamics.start == "independent"
 
@@ -144,7 +144,7 @@ def test_keras_default_of_channels_first_changes_no_classifier(block, normalizat
             (12, 8, 3),
             5,
             block,
-            bases.Bucket(3) if block == "bucket" else None,
+            bases.Bucket(4) if block == "bucket" else None,
             normalization=normalization,
             stages=2,
             **SMALL,
@@ -185,7 +185,7 @@ def test_buckets_over_0_to_n_learn_as_the_residual_network(tmp_path):
 
 
 def test_a_default_basis_covers_the_flow():
-    for block in ("bucket", "cosine", "poly", "trig"):
+    for block in ("bucket", "cosine", "legendre", "trig"):
         model = models.classifier((8, 8, 1), 3, block, t_span=(0, 10), **SIZES)
         assert model.get_layer("flow_0").dynamics.basis.domain == (0, 10)
         assert model.get_layer("flow_0").t_span == (0, 10)

@@ -74,6 +74,10 @@ class Basis(abc.ABC):
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
+    def over(self, domain: Sequence[float]) -> "Basis":
+        """The same basis, stretched to another domain, if its constructor takes one."""
+        return type(self).from_config({**self.get_config(), "domain": domain})
+
     def values(self, t):
         """z at the times t: shape (n, K) for a tensor t of shape (n,)."""
         return ops.vectorized_map(self, t)
@@ -84,9 +88,9 @@ class Basis(abc.ABC):
         first, last = float(min(times)), float(max(times))
         if not self.unbounded and (first < self.domain[0] or last > self.domain[1]):
             raise ValueError(
-                f"The basis of the dynamics is not defined on all of `{name}`. Give it "
-                f"`domain={(first, last)}`. Received: {name} from {first} to {last}, "
-                f"basis={self!r}"
+                f"The basis of the dynamics is not defined on all of `{name}`. "
+                f"{_advice(self, (first, last))} Received: {name} from {first} to "
+                f"{last}, basis={self!r}"
             )
 
     # A solver calls these three. A basis with only one nonzero function at a time
@@ -108,6 +112,12 @@ class Basis(abc.ABC):
         flat = ops.reshape(cotangents, (located.shape[0], -1))
         z = ops.cast(located, cotangents.dtype)
         return ops.reshape(ops.transpose(z) @ flat, (self.size, *cotangents.shape[1:]))
+
+
+def _advice(basis: Basis, domain: tuple[float, float]) -> str:
+    if "domain" in basis.get_config():
+        return f"Give it `domain={domain}`: `{basis.over(domain)!r}`."
+    return f"Give it the attribute `domain = {domain}`, or leave these times out."
 
 
 # A larger number is a mistake, or an attack in a saved file: each piece takes memory,

@@ -156,6 +156,14 @@ class BSpline(Broadcasting):
             z = rising[..., :-1] * z + (1 - rising[..., 1:]) * following
         return z[..., : self.size]
 
+    def over(self, domain: Sequence[float]) -> "BSpline":
+        (t0, t1), (first, last) = self.domain, check_domain(domain)
+        places = (np.array(self.knots) - t0) / (t1 - t0)
+        inside = tuple((first + (last - first) * places).tolist())
+        # Ends are ends, and equal pieces stay equal, to the last digit.
+        equal = self.knots == _equal_edges(self.domain, len(inside) + 1)[1:-1]
+        return BSpline(self.size, self.degree, None if equal else inside, domain)
+
     def get_config(self) -> dict:
         return {
             "size": self.size,

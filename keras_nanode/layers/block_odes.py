@@ -15,7 +15,9 @@ from keras_nanode.layers.arguments import (
     arguments_of,
     is_ours,
 )
+from keras_nanode.layers.block import Block
 from keras_nanode.layers.blocks import ConvBlock, DenseBlock
+from keras_nanode.layers.horizon import flow_times
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.solvers import SolverLike
@@ -23,13 +25,24 @@ from keras_nanode.stepping import StepsLike
 
 
 class _BlockODE(ODE):
-    """`ODE(TimeVarying(block, basis, start), ...)`. The constructor takes the arguments
-    of all of them."""
+    """`ODE(TimeVarying(block, basis, start), ...)`. The constructors of subclasses take
+    the arguments of all of them."""
 
-    def _take_attributes(self):
-        """Copies the constructor's arguments from the parts that took them."""
-        block, basis = self.dynamics.layer, self.dynamics.basis
-        self.basis, self.start = basis, self.dynamics.start
+    def __init__(
+        self,
+        block: Block,
+        basis: str | Basis | dict,
+        start: str,
+        solver: SolverLike,
+        steps: StepsLike,
+        t_span: Sequence[float] | None,
+        adjoint: AdjointLike,
+        **kwargs: Any,
+    ):
+        basis, t_span = flow_times(basis, t_span, start, solver, steps)
+        dynamics = TimeVarying(block, basis, start, dtype=kwargs.get("dtype"))
+        super().__init__(dynamics, solver, steps, t_span, adjoint, **kwargs)
+        self.basis, self.start = basis, start
         for source in (block, basis):
             for name in self._given.intersection(arguments_of(type(source))):
                 setattr(self, name, getattr(source, name))
@@ -64,8 +77,15 @@ class DenseODE(_BlockODE):
         activation, use_bias, normalization, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `DenseBlock`, for the weights at each time.
-        start: As in `TimeVarying`: `"constant"`, `"independent"`, or `"layer"`.
-        solver, steps, t_span, adjoint: As in `ODE`.
+        start: As in `TimeVarying`: `"independent"`, `"constant"`, or `"layer"`.
+        solver, steps, adjoint: As in `ODE`.
+        t_span: As in `ODE`. None for (0, sqrt(m)), where m is the number of independent
+            sets of weights that the flow passes: the number of steps, or of functions
+            if these are fewer or steps are adaptive. With this end and an independent
+            start the flow learns what a residual network learns. It is (0, 1) if the
+            weights start constant, and for functions that are large beyond, as the
+            powers of t are. A `Basis` with a domain other than (0, 1) sets the times
+            itself. Steps that are set later do not move the end.
 
     Input shape:
         `(batch, ..., channels)`.
@@ -101,10 +121,10 @@ class DenseODE(_BlockODE):
         bias_regularizer: Regularizer = None,
         kernel_constraint: Constraint = None,
         bias_constraint: Constraint = None,
-        start: str = "constant",
+        start: str = "independent",
         solver: SolverLike = "euler",
         steps: StepsLike = None,
-        t_span: Sequence[float] = (0.0, 1.0),
+        t_span: Sequence[float] | None = None,
         adjoint: AdjointLike = "checkpoint",
         **kwargs: Any,
     ):
@@ -121,9 +141,7 @@ class DenseODE(_BlockODE):
             bias_constraint=bias_constraint,
             dtype=kwargs.get("dtype"),
         )
-        dynamics = TimeVarying(block, basis, start, dtype=kwargs.get("dtype"))
-        super().__init__(dynamics, solver, steps, t_span, adjoint, **kwargs)
-        self._take_attributes()
+        super().__init__(block, basis, start, solver, steps, t_span, adjoint, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -142,8 +160,15 @@ class ConvODE(_BlockODE):
         activation, normalization, use_bias, kernel_initializer, bias_initializer,
             kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As
             in `ConvBlock`, for the weights at each time.
-        start: As in `TimeVarying`: `"constant"`, `"independent"`, or `"layer"`.
-        solver, steps, t_span, adjoint: As in `ODE`.
+        start: As in `TimeVarying`: `"independent"`, `"constant"`, or `"layer"`.
+        solver, steps, adjoint: As in `ODE`.
+        t_span: As in `ODE`. None for (0, sqrt(m)), where m is the number of independent
+            sets of weights that the flow passes: the number of steps, or of functions
+            if these are fewer or steps are adaptive. With this end and an independent
+            start the flow learns what a residual network learns. It is (0, 1) if the
+            weights start constant, and for functions that are large beyond, as the
+            powers of t are. A `Basis` with a domain other than (0, 1) sets the times
+            itself. Steps that are set later do not move the end.
 
     Input shape:
         `(batch, *spatial, channels)` with 1 to 3 spatial axes.
@@ -180,10 +205,10 @@ class ConvODE(_BlockODE):
         bias_regularizer: Regularizer = None,
         kernel_constraint: Constraint = None,
         bias_constraint: Constraint = None,
-        start: str = "constant",
+        start: str = "independent",
         solver: SolverLike = "euler",
         steps: StepsLike = None,
-        t_span: Sequence[float] = (0.0, 1.0),
+        t_span: Sequence[float] | None = None,
         adjoint: AdjointLike = "checkpoint",
         **kwargs: Any,
     ):
@@ -201,6 +226,4 @@ class ConvODE(_BlockODE):
             bias_constraint=bias_constraint,
             dtype=kwargs.get("dtype"),
         )
-        dynamics = TimeVarying(block, basis, start, dtype=kwargs.get("dtype"))
-        super().__init__(dynamics, solver, steps, t_span, adjoint, **kwargs)
-        self._take_attributes()
+        super().__init__(block, basis, start, solver, steps, t_span, adjoint, **kwargs)

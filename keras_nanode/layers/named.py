@@ -7,15 +7,16 @@ from typing import Any
 import keras
 
 from keras_nanode import checks
-from keras_nanode.bases import Bucket, Polynomial, Trigonometric
+from keras_nanode.bases import Basis, Bucket, Polynomial, Trigonometric
 from keras_nanode.layers.arguments import takes_arguments_of
 from keras_nanode.layers.block_odes import ConvODE, DenseODE
 
 
-def _domain(t_span: Sequence[float]) -> tuple[float, float]:
-    """The earliest and the latest time of `t_span`, whichever way it runs."""
-    times = checks.times("t_span", t_span)
-    return times.min(), times.max()
+def _over(t_span: Sequence[float] | None, basis: Basis) -> Basis:
+    """The basis with `t_span` as its domain, whichever way it runs."""
+    return (
+        basis if t_span is None else basis.over(sorted(checks.span("t_span", t_span)))
+    )
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -49,9 +50,9 @@ class BucketDenseODE(DenseODE):
 
     @takes_arguments_of(DenseODE, but="basis")
     def __init__(
-        self, num_buckets: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+        self, num_buckets: int, *, t_span: Sequence[float] | None = None, **kwargs: Any
     ):
-        basis = Bucket(num_buckets, _domain(t_span))
+        basis = _over(t_span, Bucket(num_buckets))
         super().__init__(basis, t_span=t_span, **kwargs)
 
 
@@ -85,9 +86,9 @@ class PolyDenseODE(DenseODE):
 
     @takes_arguments_of(DenseODE, but="basis")
     def __init__(
-        self, degree: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+        self, degree: int, *, t_span: Sequence[float] | None = None, **kwargs: Any
     ):
-        basis = Polynomial(degree, _domain(t_span))
+        basis = _over(t_span, Polynomial(degree))
         super().__init__(basis, t_span=t_span, **kwargs)
 
 
@@ -127,10 +128,10 @@ class TrigDenseODE(DenseODE):
         order: int,
         *,
         period: float = 2 * math.pi,
-        t_span: Sequence[float] = (0.0, 1.0),
+        t_span: Sequence[float] | None = None,
         **kwargs: Any,
     ):
-        basis = Trigonometric(order, period, _domain(t_span))
+        basis = _over(t_span, Trigonometric(order, period))
         super().__init__(basis, t_span=t_span, **kwargs)
 
 
@@ -165,9 +166,9 @@ class BucketConvODE(ConvODE):
 
     @takes_arguments_of(ConvODE, but="basis")
     def __init__(
-        self, num_buckets: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+        self, num_buckets: int, *, t_span: Sequence[float] | None = None, **kwargs: Any
     ):
-        basis = Bucket(num_buckets, _domain(t_span))
+        basis = _over(t_span, Bucket(num_buckets))
         super().__init__(basis, t_span=t_span, **kwargs)
 
 
@@ -201,9 +202,9 @@ class PolyConvODE(ConvODE):
 
     @takes_arguments_of(ConvODE, but="basis")
     def __init__(
-        self, degree: int, *, t_span: Sequence[float] = (0.0, 1.0), **kwargs: Any
+        self, degree: int, *, t_span: Sequence[float] | None = None, **kwargs: Any
     ):
-        basis = Polynomial(degree, _domain(t_span))
+        basis = _over(t_span, Polynomial(degree))
         super().__init__(basis, t_span=t_span, **kwargs)
 
 
@@ -243,8 +244,8 @@ class TrigConvODE(ConvODE):
         order: int,
         *,
         period: float = 2 * math.pi,
-        t_span: Sequence[float] = (0.0, 1.0),
+        t_span: Sequence[float] | None = None,
         **kwargs: Any,
     ):
-        basis = Trigonometric(order, period, _domain(t_span))
+        basis = _over(t_span, Trigonometric(order, period))
         super().__init__(basis, t_span=t_span, **kwargs)

@@ -11,6 +11,7 @@ from keras_nanode import adjoints, checks, solvers
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.adjoints.recompute import for_inference
 from keras_nanode.dynamics import (
+    Flow,
     WeightsOverTime,
     arrangement,
     same_shape,
@@ -18,17 +19,18 @@ from keras_nanode.dynamics import (
 )
 from keras_nanode.integrate import as_state, integrate
 from keras_nanode.layers.arguments import CheckedArguments
+from keras_nanode.layers.horizon import warn_of_large_weights
 from keras_nanode.layers.nested import Nesting, symbolic_output
-from keras_nanode.layers.step_counts import default_steps, warn_of_unseen_pieces
+from keras_nanode.layers.step_counts import steps_of, warn_of_unseen_weights
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.layers.trial import try_out
 from keras_nanode.solvers import SolverLike
-from keras_nanode.stepping import Adaptive, StepsLike, get_steps, serialize_steps
+from keras_nanode.stepping import Adaptive, StepsLike, serialize_steps
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class ODE(CheckedArguments, Nesting, keras.Layer):
+class ODE(CheckedArguments, Nesting, Flow, keras.Layer):
     """Integrates dx/dt = dynamics(x, t) from x(t0) = inputs and returns x(t1).
 
     Args:
@@ -123,6 +125,7 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         self.t_span = checks.span("t_span", t_span)
         if isinstance(dynamics, WeightsOverTime):
             dynamics.basis.check_covers("t_span", self.t_span)
+            warn_of_large_weights(self.name, dynamics.basis, self.t_span)
         self._choose(solver, steps, adjoint)
         self.supports_masking = True
         self.tally = Tally()
@@ -132,12 +135,10 @@ class ODE(CheckedArguments, Nesting, keras.Layer):
         solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
         varies = isinstance(self.dynamics, WeightsOverTime)
         basis = self.dynamics.basis if varies else None
-        if steps is None and not solver.estimates_error:
-            steps = default_steps(basis, self.t_span)
-        steps = get_steps(solver, checks.configured("steps", steps))
+        steps = steps_of(solver, steps, basis, self.t_span)
         adjoint.check(solver)
         if not isinstance(steps, Adaptive):
-            warn_of_unseen_pieces(self.name, basis, self.t_span, steps)
+            warn_of_unseen_weights(self.name, basis, self.t_span, solver, steps)
         self._chosen = (solver, steps, adjoint)
 
     @property

@@ -1,42 +1,80 @@
-"""How the equal steps of an ODE fall on the pieces of its basis."""
+"""How the equal steps of an ODE fall on the functions and the pieces of its basis."""
 
 import warnings
 
 import numpy as np
 
+from keras_nanode import checks
 from keras_nanode.bases import Basis
+from keras_nanode.solvers import BDF, Solver
+from keras_nanode.stepping import Adaptive, StepsLike, get_steps
 from keras_nanode.vector_field import pieces
 
 # The number of steps of the paper's networks.
 _LEAST_STEPS = 10
+# A few times as many learn as well: the paper's networks have 21 for 10 times.
+_MOST_FOR_A_TIME = 6
 
 
-def default_steps(basis: Basis | None, t_span: tuple[float, float]) -> int:
-    """The default number of steps of a solver that cannot choose them.
+def steps_of(
+    solver: Solver | BDF,
+    steps: StepsLike | dict,
+    basis: Basis | None,
+    t_span: tuple[float, float],
+) -> int | Adaptive:
+    """The steps of an ODE layer.
 
-    It is a multiple of the number of pieces that the basis has in `t_span`, so equal
-    pieces get equally many steps.
+    None for a solver that cannot choose them is a multiple of the number of pieces that
+    the basis has in `t_span`, so equal pieces get equally many steps.
     """
-    count = len(_inside(basis, t_span)) + 1
-    return count * -(-_LEAST_STEPS // count)
+    if steps is None and not solver.estimates_error:
+        count = len(_inside(basis, t_span)) + 1
+        steps = count * -(-_LEAST_STEPS // count)
+    return get_steps(solver, checks.configured("steps", steps))
 
 
-def warn_of_unseen_pieces(
-    name: str, basis: Basis | None, t_span: tuple[float, float], steps: int
+def warn_of_unseen_weights(
+    name: str,
+    basis: Basis | None,
+    t_span: tuple[float, float],
+    solver: Solver,
+    steps: int,
 ) -> None:
-    """Warns if a piece has no step: its weights are never used, and never learn."""
+    """Warns if a piece has no step, since its weights are never used and never learn,
+    or if a solver evaluates the weights at far fewer times than there are functions."""
+    if basis is None:
+        return
     breakpoints = _inside(basis, t_span)
     edges = np.linspace(*t_span, steps + 1)
     seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:], "float64")))
-    count = len(breakpoints) + 1
+    count, times = len(breakpoints) + 1, _num_times(solver, steps)
     if len(seen) < count:
-        warnings.warn(
-            f"The {steps} steps of the ODE {name!r} see {len(seen)} of the {count} "
-            "pieces that its basis has between breakpoints: the weights of the others "
-            f"are never used, and never learn. Use a multiple of {count} steps. "
-            f"Received: steps={steps}, basis={basis!r}",
-            stacklevel=2,
+        cause = (
+            f"see {len(seen)} of the {count} pieces that its basis has between "
+            "breakpoints: the weights of the others are never used, and never learn. "
+            f"Use a multiple of {count} steps."
         )
+    elif not basis.piecewise_constant and basis.size > _MOST_FOR_A_TIME * times:
+        cause = (
+            f"evaluate the weights at {times} times, too few to tell {basis.size} "
+            "functions of time apart: most coefficients add nothing that the others "
+            f"cannot do. Use fewer functions, at best {times} or fewer, or more steps. "
+            "The number is of functions of time, not of units: a layer keeps the "
+            "width of its input."
+        )
+    else:
+        return
+    warnings.warn(
+        f"The {steps} steps of the ODE {name!r} {cause} Received: steps={steps}, "
+        f"solver={solver.name!r}, basis={basis!r}",
+        stacklevel=2,
+    )
+
+
+def _num_times(solver: Solver, steps: int) -> int:
+    """How many different times the nodes of all steps are."""
+    shared = {0.0, 1.0} <= set(solver.nodes)
+    return steps * len(solver.nodes) - (steps - 1) * shared
 
 
 def _inside(basis: Basis | None, t_span: tuple[float, float]) -> tuple[float, ...]:

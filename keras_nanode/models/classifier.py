@@ -1,13 +1,13 @@
 """The image classifier of the paper's section 3.1."""
 
-import math
 from collections.abc import Sequence
 
 import keras
 
 from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
-from keras_nanode.models.choices import basis_of, stretched
+from keras_nanode.layers.horizon import flow_times
+from keras_nanode.models.choices import basis_of
 
 # The blocks whose weights depend on time: three rows of the paper's Table 1, and more.
 _BASES = {name: basis for name, basis in bases.ALL.items() if basis.size > 1}
@@ -47,8 +47,8 @@ def classifier(
             `"uncon_resnet"` are residual networks of `steps` blocks, with shared and
             with separate weights.
         basis: The basis of a flow whose weights depend on time; None for the one that
-            `bases.get(block)` gives. Its domain becomes the flow's times, unless both
-            it and `t_span` are given.
+            `bases.get(block)` gives. If its domain is (0, 1) or if it is a name, its
+            domain becomes the flow's times, unless both it and `t_span` are given.
         steps: Positive integer, the solver's steps, or the depth of a residual network.
         filters: Positive integer, channels of the flow.
         hidden_filters: Positive integer, width of the bottleneck.
@@ -61,16 +61,16 @@ def classifier(
         use_bias: Boolean, whether the convolutions of the blocks have biases.
         solver, adjoint: As in `layers.ODE`; residual networks ignore them.
         start: As in `layers.TimeVarying`.
-        t_span: As in `layers.ODE`; `"auto"` for (0, sqrt(m)), where m is the number of
-            independent sets of weights that the flow passes: `steps`, or the size of
-            the basis if that is smaller. m is 1 if weights are constant in time or
-            start so, and for polynomials t^k, which are large at times above 1. With
-            this end, random weights change the variance of the state by the same factor
-            at any depth (arXiv 2206.06929), and the flow learns what a residual network
-            learns. Over (0, steps) each Euler step has length 1, as a block of a
-            residual network has. With as many buckets, `block="bucket"` is that
-            network. Over (0, 1) the steps refine one flow, and each update of a weight
-            moves the outputs by 1 / steps of that.
+        t_span: As in `layers.ODE`; `"auto"` for the default of `layers.ConvODE`:
+            (0, sqrt(m)), where m is the number of independent sets of weights that the
+            flow passes: `steps`, or the size of the basis if that is smaller. m is 1 if
+            weights are constant in time or start so. The end is 1 for polynomials t^k,
+            which are large beyond. With an end at sqrt(m), random weights change the
+            variance of the state by the same factor at any depth (arXiv 2206.06929),
+            and the flow learns what a residual network learns. Over (0, steps) each
+            Euler step has length 1, as a block of a residual network has. With as many
+            buckets, `block="bucket"` is that network. Over (0, 1) the steps refine one
+            flow, and each update of a weight moves the outputs by 1 / steps of that.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, channels)` to
@@ -95,14 +95,10 @@ def classifier(
     """
     checks.integer("steps", steps)
     automatic = isinstance(t_span, str) and t_span == "auto"
-    span = (0.0, 1.0) if automatic else checks.span("t_span", t_span)
-    found = basis_of(block, basis, BLOCKS, _BASES, span)
-    if found is not None and automatic:
-        # Monomials of times above 1 are large: t^10 is 10^5 at sqrt(10).
-        varied = start == "independent" and not isinstance(found, bases.Polynomial)
-        span = (0.0, math.sqrt(min(found.size, steps)) if varied else 1.0)
-        found = stretched(found, span)
+    given = None if automatic else checks.span("t_span", t_span)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)
+    found = basis_of(block, basis, BLOCKS, _BASES, given)
+    varied, span = flow_times(found or "constant", given, start, solver, steps)
     expected = "(height, width, channels) of the images, without the batch"
     image_shape = checks.integers("input_shape", input_shape, expected, 3)
     for name, number in (
@@ -127,7 +123,7 @@ def classifier(
         if block == "app":
             dynamics: keras.Layer = TimeAppended(pattern)
         elif found is not None:
-            dynamics = TimeVarying(pattern, found, start)
+            dynamics = TimeVarying(pattern, varied, start)
         else:
             dynamics = pattern
         return ODE(dynamics, solver, steps, span, adjoint, name=name)
