@@ -1,10 +1,11 @@
 """Checks of arguments, shared by several parts of the library."""
 
 import difflib
+import inspect
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ import numpy as np
 _Name = TypeVar("_Name", bound=str | None)
 
 _LONGEST = 200
+# What the input that is the time may be called.
+TIME = ("t", "time")
 
 
 def wrong(name: str, value: Any, expected: str) -> ValueError:
@@ -75,7 +78,7 @@ def one_of(
     """`value`, if it is one of the known names. One of these may be None.
 
     `others` describes other accepted values for the error message. `synonyms` maps
-    other names to known names, for suggestions.
+    other names to known names, or to a sentence, for suggestions.
     """
     known = tuple(known)
     if not (value is None or isinstance(value, str)) or value not in known:
@@ -93,9 +96,29 @@ def _suggestion(
     names = {name.lower(): name for name in known if name is not None} | dict(synonyms)
     # For a class, use its name.
     text = value if isinstance(value, str) else getattr(value, "__name__", "")
-    text = text.lower()
-    close = difflib.get_close_matches(text, names, 1)
-    return f" Did you mean {names[close[0]]!r}?" if close else ""
+    close = closest(text.lower(), names)
+    if close is None:
+        return ""
+    found = names[close]
+    return f" Did you mean {found!r}?" if found in set(known) else f" {found}"
+
+
+def closest(text: str, names: Iterable[str]) -> str | None:
+    """The name that `text` is a misspelling of, if any.
+
+    Names of several words are compared word by word: `time_regularizer` is most of
+    `bias_regularizer`, and means something else.
+    """
+    for name in difflib.get_close_matches(text, names, 3, 0.8):
+        words, others = text.split("_"), name.split("_")
+        if len(words) != len(others) or all(map(_is_misspelt, words, others)):
+            return name
+    return None
+
+
+def _is_misspelt(word: str, right: str) -> bool:
+    swapped = sorted(word) == sorted(right)
+    return swapped or difflib.SequenceMatcher(None, word, right).ratio() > 0.75
 
 
 def path(name: str, value: Any) -> None:
@@ -130,6 +153,30 @@ def function(name: str, value: Any, expected: str = "a function") -> Callable:
     return value
 
 
+def function_of_time(func: Any, num_args: int) -> None:
+    """Checks that `func` can be called as `func(t, y, *args)`."""
+    if not callable(func):
+        raise wrong("func", func, "a function of (t, y, *args), or a layer")
+    try:
+        signature = inspect.signature(func)
+    except (TypeError, ValueError):  # from some functions not written in Python
+        return
+    first, second, *_ = (*signature.parameters, "", "")
+    if second in TIME and first not in TIME:
+        raise ValueError(
+            "`func` must take the time first, (t, y, *args), as in "
+            "`scipy.integrate.solve_ivp`, and not (y, t) as in `scipy.integrate.odeint`"
+            f". Give `lambda t, y: func(y, t)`. Received: func{signature}"
+        )
+    try:
+        signature.bind(*range(2 + num_args))
+    except TypeError as error:
+        raise ValueError(
+            f"`func` must take (t, y, *args), here with {num_args} entries of `args`: "
+            f"{error}. Received: func{signature}"
+        ) from None
+
+
 def layer(name: str, value: Any) -> keras.Layer:
     if not isinstance(value, keras.Layer):
         raise wrong(name, value, "a Keras layer or model")
@@ -152,6 +199,8 @@ def times(name: str, value: Any, repeated: bool = False) -> np.ndarray:
     Neighbours may be equal if `repeated`."""
     expected = "at least two finite times, all increasing or all decreasing"
     found = array(name, value, expected)
+    if found.ndim > 1:
+        raise wrong(name, value, one_series(found.shape))
     steps = np.diff(found) if found.ndim == 1 else np.zeros(0)
     order = np.greater_equal if repeated else np.greater
     monotonic = len(steps) > 0 and (np.all(order(steps, 0)) or np.all(order(-steps, 0)))
@@ -160,9 +209,15 @@ def times(name: str, value: Any, repeated: bool = False) -> np.ndarray:
     return found
 
 
+def one_series(shape: Sequence[int | None]) -> str:
+    """What times of several axes should be."""
+    expected = "one series of times for the whole batch, of shape (times,)"
+    return f"{expected}, not {tuple(shape)}"
+
+
 def span(name: str, value: Any) -> tuple[float, float]:
     """`value` as two numbers, if it is two different, finite times."""
-    expected = "two different, finite times (t0, t1)"
+    expected = "two different, finite times (t0, t1), as in (0, 10)"
     found = array(name, value, expected)
     if found.shape != (2,) or not np.isfinite(found).all() or found[0] == found[1]:
         raise wrong(name, value, expected)

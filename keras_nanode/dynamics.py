@@ -15,7 +15,6 @@ from keras_nanode.stateless import LayerFunction, PlainFunction, value_of
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
-_TIME = ("t", "time")
 _OF_KERAS = ("training", "mask")
 
 
@@ -54,7 +53,7 @@ def takes_time(layer: keras.Layer) -> bool:
 
 
 def _time(parameters: Container[str]) -> str | None:
-    return next((name for name in _TIME if name in parameters), None)
+    return next((name for name in checks.TIME if name in parameters), None)
 
 
 def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
@@ -195,29 +194,31 @@ def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorFi
         num_args: How many arguments it takes besides t and y.
         closes_over: Whether it may read trainable variables that it is not given.
     """
-    _check_takes(func, num_args)
+    checks.function_of_time(func, num_args)
     plain = func if closes_over else PlainFunction(func)
 
     def run(t, y, theta, *args):
-        return as_slope(y, plain(t, y, *args))
+        try:
+            return as_slope(y, plain(t, y, *args))
+        except TypeError as error:
+            if not _is_of_numbers(y):
+                raise
+            raise ValueError(
+                f"`func` failed with a y of scalars in a {type(y).__name__}, as y0 is: "
+                f"{error}. {_ONE_VECTOR} Received: y {_outline(y)}"
+            ) from error
 
     return VectorField(backend.shielded(run))
 
 
-def _check_takes(func: Any, num_args: int) -> None:
-    if not callable(func):
-        raise checks.wrong("func", func, "a function of (t, y, *args), or a layer")
-    try:
-        signature = inspect.signature(func)
-    except (TypeError, ValueError):  # from some functions not written in Python
-        return
-    try:
-        signature.bind(*range(2 + num_args))
-    except TypeError as error:
-        raise ValueError(
-            f"`func` must take (t, y, *args), here with {num_args} entries of `args`: "
-            f"{error}. Received: func{signature}"
-        ) from None
+_ONE_VECTOR = "For one vector give `y0` as an array, such as `numpy.array(y0)`."
+
+
+def _is_of_numbers(y: Structure) -> bool:
+    """Whether y is a list of scalars, which a function may take for a vector."""
+    return isinstance(y, (list, tuple)) and not any(
+        len(getattr(x, "shape", ())) for x in tree.flatten(y)
+    )
 
 
 def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:
@@ -225,8 +226,9 @@ def as_slope(y: Structure, dy: Structure, source: str = "`func`") -> Structure:
     try:
         tree.assert_same_structure(y, dy)
     except (TypeError, ValueError):
+        hint = f" {_ONE_VECTOR}" if _is_of_numbers(y) else ""
         raise ValueError(
-            f"{source} must give dy/dt in the structure of y. Received: y "
+            f"{source} must give dy/dt in the structure of y.{hint} Received: y "
             f"{_outline(y)}, dy/dt {_outline(dy)}"
         ) from None
     return tree.map_structure(lambda y, dy: _slope(y, dy, source), y, dy)

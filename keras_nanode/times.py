@@ -110,6 +110,11 @@ def read(t: Any, dtype: str) -> Times:
     if backend.is_known(t):
         numbers = checks.times("t", ops.convert_to_numpy(t), repeated=True)
         return dataclasses.replace(_known(numbers), given=t)
+    if len(t.shape) > 1:
+        raise ValueError(
+            f"`t` must be {checks.one_series(t.shape)}. "
+            f"Received: shape={tuple(t.shape)}"
+        )
     if len(t.shape) != 1 or (t.shape[0] is not None and t.shape[0] < 2):
         raise ValueError(
             "`t` must be at least two times, a tensor of shape (times,). "

@@ -21,8 +21,9 @@ AdjointLike = str | Adjoint
 _OTHER_NAMES = {
     "recursivecheckpointadjoint": "checkpoint",
     **dict.fromkeys(("continuous", "backsolveadjoint", "adjoint"), "backsolve"),
+    "interpolated_adjoint": "backsolve",
     **dict.fromkeys(("reversibleadjoint", "mali"), "reversible"),
-    **dict.fromkeys(("directadjoint", "backprop", "autodiff"), "direct"),
+    **dict.fromkeys(("directadjoint", "backprop", "autodiff", "autograd"), "direct"),
 }
 
 

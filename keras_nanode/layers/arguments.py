@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from keras_nanode.keywords import unknown
+from keras_nanode.keywords import by_position, too_many, unknown
 
 # What `keras.layers.Dense` accepts: a name, a function, an object or a config.
 Activation = str | Callable | dict | None
@@ -40,8 +40,10 @@ class CheckedArguments:
     def __new__(cls, *args, **kwargs):
         # A user's subclass may have arguments that it does not pass on.
         if is_ours(cls.__init__):
+            known, first = arguments_of(cls), by_position(cls.__init__)
+            if first is not None and len(args) > len(first):
+                raise too_many(cls, first, known, args)
             for name in kwargs:
-                known = arguments_of(cls)
                 if name not in (*known, *_OF_KERAS):
                     raise unknown(cls, known, name, kwargs[name], _OF_KERAS)
         return super().__new__(cls, *args, **kwargs)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_nanode import adjoints, bases, checks, solvers
+from keras_nanode.keywords import named_if_wrong
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
 from keras_nanode.layers.horizon import flow_times
 from keras_nanode.models.choices import basis_of
@@ -14,6 +15,7 @@ _BASES = {name: basis for name, basis in bases.ALL.items() if basis.size > 1}
 BLOCKS = ("auto", "app", *_BASES, "con_resnet", "uncon_resnet")
 
 
+@named_if_wrong
 def classifier(
     input_shape: tuple[int, int, int],
     classes: int,

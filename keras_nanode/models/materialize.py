@@ -10,6 +10,7 @@ from keras import ops
 from keras_nanode import checks
 from keras_nanode.dynamics import takes_time
 from keras_nanode.integrate import as_state, time_dtype
+from keras_nanode.keywords import named_if_wrong
 from keras_nanode.layers import (
     ODE,
     Augment,
@@ -28,6 +29,7 @@ from keras_nanode.stepping.step import Step
 _UNROLLED = (ODE, ResidualStack, ConvBlock, DenseBlock, Augment)
 
 
+@named_if_wrong
 def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     """A plain Keras model that computes what `model` does, for runtimes without loops.
 

@@ -32,11 +32,20 @@ ALL: dict[str, Solver] = {
 _OTHER_NAMES = {
     **dict.fromkeys(("rk45", "dp5", "dormand_prince", "ode45"), "dopri5"),
     **dict.fromkeys(("rk23", "ode23", "bs3", "bogacki_shampine"), "bosh3"),
+    **dict.fromkeys(("adaptive_heun", "fehlberg2"), "bosh3"),
     **dict.fromkeys(("dop853", "dp8"), "dopri8"),
-    **dict.fromkeys(("rk", "runge_kutta", "explicit_adams"), "rk4"),
+    **dict.fromkeys(("rk", "rk-4", "runge_kutta", "explicit_adams"), "rk4"),
+    **dict.fromkeys(("fixed_adams", "heun3"), "rk4"),
     **dict.fromkeys(("rk2", "trapezoid"), "heun"),
-    **dict.fromkeys(("leapfrog", "mali"), "alf"),
-    **dict.fromkeys(("lsoda", "radau", "stiff"), "bdf"),
+    **dict.fromkeys(("forward_euler", "explicit_euler"), "euler"),
+    **dict.fromkeys(("leapfrog", "leapfrogmidpoint", "mali"), "alf"),
+    "reversibleheun": "reversible_heun",
+    **dict.fromkeys(("lsoda", "radau", "stiff", "implicit_adams"), "bdf"),
+    **dict.fromkeys(("implicit_euler", "impliciteuler", "ieuler"), "bdf"),
+    **dict.fromkeys(("kvaerno3", "kvaerno4", "kvaerno5"), "bdf"),
+    "adaptive": 'For adaptive steps give `steps="adaptive"`, with a solver such as '
+    '"dopri5".',
+    "fixed": "For equal steps give their number, for example `steps=10`.",
 }
 
 

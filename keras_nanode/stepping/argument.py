@@ -31,9 +31,11 @@ def get_steps(solver: Solver | BDF, steps: StepsLike | dict) -> int | Adaptive:
     if isinstance(steps, (int, np.integer)):
         return checks.integer("steps", steps, most=MOST_STEPS)
     if not isinstance(adaptive, Adaptive):
-        raise checks.wrong(
-            "steps", steps, 'a positive integer, "adaptive" or an `Adaptive`'
+        expected = (
+            "a positive integer, the number of steps and not their length, "
+            '"adaptive" or an `Adaptive`'
         )
+        raise checks.wrong("steps", steps, expected)
     if not solver.estimates_error:
         able = [name for name, known in ALL.items() if known.estimates_error]
         raise ValueError(
