@@ -35,7 +35,7 @@ import tensorflow as tf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from keras_nanode import bases, datasets, layers, models
 
@@ -404,26 +404,30 @@ def report(results: runs.Results, options: argparse.Namespace) -> None:
 
 
 def training_picture(options: argparse.Namespace) -> Figure:
+    """The test error and loss of each block after each epoch, on logarithmic axes."""
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
-    panels = dict(zip(("accuracy", "loss"), figure.subplots(1, 2), strict=True))
+    titles = {"error": "Test error", "loss": "Test loss"}
+    panels = dict(zip(titles, figure.subplots(1, 2), strict=True))
     for block in options.block:
         rows = fitting.read_history(options.output / block / "history.csv")
         epochs = [row["epoch"] for row in rows]
+        curves = {
+            "error": [1 - row["val_accuracy"] for row in rows],
+            "loss": [row["val_loss"] for row in rows],
+        }
         for metric, axes in panels.items():
-            for prefix, style in (("", "--"), ("val_", "-")):
-                values = [row[prefix + metric] for row in rows]
-                axes.plot(epochs, values, style, color=COLORS[block], marker=".")
+            axes.plot(epochs, curves[metric], color=COLORS[block], marker=".")
     for metric, axes in panels.items():
-        axes.set(title=metric.capitalize(), xlabel="epoch")
+        axes.set(title=titles[metric], xlabel="epoch")
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    panels["accuracy"].yaxis.set_major_formatter(PercentFormatter(1))
+    panels["error"].yaxis.set_major_formatter(PercentFormatter(1))
+    panels["loss"].yaxis.set_major_formatter("{x:g}")
     handles = [
         Line2D([], [], color=COLORS[block], label=block) for block in options.block
-    ]
-    handles += [
-        Line2D([], [], color="grey", linestyle="-", label="validation"),
-        Line2D([], [], color="grey", linestyle="--", label="training"),
     ]
     add_legend(figure, handles)
     figure.suptitle(f"Training on {options.dataset}")
@@ -431,24 +435,33 @@ def training_picture(options: argparse.Namespace) -> Figure:
 
 
 def weights_picture(options: argparse.Namespace) -> Figure:
-    columns = math.ceil(math.sqrt(len(options.block)))
-    rows = math.ceil(len(options.block) / columns)
-    figure = Figure(figsize=(2 + 3.6 * columns, 0.9 + 3 * rows), layout="constrained")
+    """The blocks whose weights vary, or all if none does."""
+    weights = {
+        block: np.loadtxt(options.output / block / "weights.csv", delimiter=",").T
+        for block in options.block
+    }
+    constant = [b for b, (_, *curves) in weights.items() if not np.ptp(curves, 1).any()]
+    shown = [b for b in weights if b not in constant] or constant
+    columns = math.ceil(math.sqrt(len(shown)))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(2 + 3.6 * columns, 1.2 + 3 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, block in zip(panels, options.block, strict=False):
-        file = options.output / block / "weights.csv"
-        times, *weights = np.loadtxt(file, delimiter=",").T
-        for weight, color in zip(weights, RANKS.values(), strict=True):
-            axes.plot(times, weight, color=color, linewidth=1.8)
+    for axes, block in zip(panels, shown, strict=False):
+        times, *curves = weights[block]
+        for curve, color in zip(curves, RANKS.values(), strict=True):
+            axes.plot(times, curve, color=color, linewidth=1.8)
         axes.set(title=block, xlabel="part of the flow", ylabel="weight")
         tidy(axes)
-    for axes in panels[len(options.block) :]:
+    for axes in panels[len(shown) :]:
         axes.remove()
     handles = [
         Line2D([], [], color=color, label=label) for label, color in RANKS.items()
     ]
     add_legend(figure, handles)
-    figure.suptitle("Weights of the 3x3 convolution as functions of time")
+    title = "Six weights of the 3x3 convolution, as functions of time"
+    if constant and shown != constant:
+        title += f"\n(constant: {', '.join(constant)})"
+    figure.suptitle(title)
     return figure
 
 

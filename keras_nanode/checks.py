@@ -121,6 +121,14 @@ def _is_misspelt(word: str, right: str) -> bool:
     return swapped or difflib.SequenceMatcher(None, word, right).ratio() > 0.75
 
 
+def installation(extra: str) -> str:
+    """The command that installs what a part of the library needs."""
+    return (
+        f'`pip install "./keras_nanode[{extra}]"`, where ./keras_nanode is the path of a '
+        "clone or an archive of it"
+    )
+
+
 def path(name: str, value: Any) -> None:
     if not (value is None or isinstance(value, (str, os.PathLike))):
         raise wrong(name, value, "a path, or None")

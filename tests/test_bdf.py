@@ -263,7 +263,7 @@ except ImportError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert re.search(r"pip install keras_nanode\[stiff\]", run.stdout), run.stderr
+    assert re.search(r"pip install \"./keras_nanode\[stiff\]\"", run.stdout), run.stderr
 
 
 @pytest.mark.skipif(ON_TENSORFLOW, reason="of the other backends")

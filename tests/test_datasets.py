@@ -318,6 +318,8 @@ def test_a_missing_optional_package_names_the_extra(load, module, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", without_module)
     package = module.split(".")[0]
-    message = rf"optional package `{package}`.*pip install \"keras_nanode\[examples\]\""
+    message = (
+        rf"optional package `{package}`.*pip install \"./keras_nanode\[examples\]\""
+    )
     with pytest.raises(ImportError, match=message):
         load()

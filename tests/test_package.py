@@ -8,6 +8,7 @@ import pathlib
 import re
 
 import keras
+import numpy as np
 import pytest
 
 import keras_nanode
@@ -164,6 +165,28 @@ def test_the_quick_start_is_a_file_too():
     assert file.read_text().endswith(quick_start())
 
 
+def test_the_code_of_the_readme_runs():
+    _, parts, stage, _ = code_of_the_readme()
+    names = {}
+    exec(parts, names)
+    assert names["y"].shape == names["x"].shape == (4, 3)
+    shapes = [names[name].shape for name in ("kernels", "biases", "path", "decay")]
+    assert shapes == [(3, 3, 3), (3, 3), (5, 4, 3), (5, 4, 3)]
+    x_again = keras.ops.convert_to_numpy(names["x_again"])
+    np.testing.assert_allclose(x_again, names["x"], atol=1e-3)
+    exec(stage, names)
+    flow, x = names["stage"], np.ones((1, 4, 4, 8), "float32")
+    stack = keras_nanode.layers.ResidualStack(
+        keras_nanode.layers.ConvBlock(hidden_filters=64, normalization="group"), 10
+    )
+    assert flow(x).shape == stack(x).shape
+    assert flow.count_params() == stack.count_params()
+
+
 def quick_start() -> str:
     """The README's first code."""
-    return re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    return code_of_the_readme()[0]
+
+
+def code_of_the_readme() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -28,6 +28,7 @@ def make_layer(workload: Workload, variant: str, coefficients):
         "solver": solver,
         "steps": workload.steps or Adaptive(tolerance, tolerance, 1000),
         "adjoint": ADJOINTS[variant](workload),
+        "t_span": (0.0, 1.0),
     }
     if workload.field == "conv":
         layer = layers.ConvODE(

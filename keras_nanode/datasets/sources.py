@@ -246,5 +246,5 @@ def _require(module: str, extra: str = "examples") -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"This dataset needs the optional package `{module.partition('.')[0]}`, on "
-            f'every backend. Install it with `pip install "keras_nanode[{extra}]"`.'
+            f"every backend. Install it with {checks.installation(extra)}."
         ) from error

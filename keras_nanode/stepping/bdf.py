@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import backend, tree
+from keras_nanode import backend, checks, tree
 from keras_nanode.stepping.adaptive import Adaptive, statistics
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
@@ -199,7 +199,7 @@ def _library():
     except ImportError as error:
         raise ImportError(
             "The solver 'bdf' is TensorFlow Probability's. Install it with "
-            "`pip install keras_nanode[stiff]`."
+            f"{checks.installation('stiff')}."
         ) from error
 
     class OrNaN(tfp.math.ode.BDF):
