@@ -7,9 +7,9 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(
         f"Keras is set to run on {error.name}, which is not installed. Install it with "
-        f'`pip install "./keras_nanode[{error.name}]"`, where ./keras_nanode is the path '
-        "of a clone or an archive of it, or set the environment variable KERAS_BACKEND "
-        'to "tensorflow", "jax" or "torch", whichever is. '
+        f'`pip install "./keras_nanode[{error.name}]"`, where ./keras_nanode is the '
+        "path of a clone or an archive of it, or set the environment variable "
+        'KERAS_BACKEND to "tensorflow", "jax" or "torch", whichever is. '
         f"Received: no module {error.name!r}"
     ) from error
 

@@ -124,8 +124,8 @@ def _is_misspelt(word: str, right: str) -> bool:
 def installation(extra: str) -> str:
     """The command that installs what a part of the library needs."""
     return (
-        f'`pip install "./keras_nanode[{extra}]"`, where ./keras_nanode is the path of a '
-        "clone or an archive of it"
+        f'`pip install "./keras_nanode[{extra}]"`, where ./keras_nanode is the path of '
+        "a clone or an archive of it"
     )
 
 
