@@ -85,7 +85,8 @@ class DenseODE(_BlockODE):
             start the flow learns what a residual network learns. It is (0, 1) if the
             weights start constant, and for functions that are large beyond, as the
             powers of t are. A `Basis` with a domain other than (0, 1) sets the times
-            itself. Steps that are set later do not move the end.
+            itself. Steps that are set later do not move the end. The paper's flow,
+            which more steps refine, is `t_span=(0, 1), start="constant"`.
 
     Input shape:
         `(batch, ..., channels)`.
@@ -168,7 +169,8 @@ class ConvODE(_BlockODE):
             start the flow learns what a residual network learns. It is (0, 1) if the
             weights start constant, and for functions that are large beyond, as the
             powers of t are. A `Basis` with a domain other than (0, 1) sets the times
-            itself. Steps that are set later do not move the end.
+            itself. Steps that are set later do not move the end. The paper's flow,
+            which more steps refine, is `t_span=(0, 1), start="constant"`.
 
     Input shape:
         `(batch, *spatial, channels)` with 1 to 3 spatial axes.
