@@ -52,6 +52,13 @@ def takes_time(layer: keras.Layer) -> bool:
     return _time(inspect.signature(layer.call).parameters) is not None
 
 
+def needs_time(layer: keras.Layer) -> bool:
+    """Whether a layer cannot be called with one input alone, for want of a time."""
+    parameters = inspect.signature(layer.call).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty]
+    return len(needed) > 1 and _time(needed) is not None
+
+
 def _time(parameters: Container[str]) -> str | None:
     return next((name for name in checks.TIME if name in parameters), None)
 

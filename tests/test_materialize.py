@@ -143,7 +143,7 @@ def test_adaptive_steps_need_a_number():
         models.materialize(model)
     with pytest.raises(ValueError, match="`steps` must be an integer"):
         models.materialize(model, steps=0)
-    check_equal(model, steps=20)
+    check_equal(model, steps=60)
 
 
 def test_what_cannot_be_unrolled_is_refused():

@@ -95,6 +95,18 @@ def test_a_list_of_numbers_in_place_of_a_vector(func, y0):
         solve(func, y0, solver="euler", steps=2)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.TimeVarying(keras.layers.Dense(3), "trig"),
+        lambda: layers.TimeAppended(keras.layers.Dense(3)),
+    ],
+)
+def test_time_twice(make):
+    with pytest.raises(ValueError, match="`layer` must need no time.*Received: layer"):
+        layers.TimeVarying(make(), "trig")
+
+
 def test_a_list_of_numbers_is_a_structure():
     y = solve(lambda t, y: [y[1], -y[0]], [1.0, 0.0])
     assert [float(x[-1]) for x in y] == pytest.approx([np.cos(1), -np.sin(1)], abs=1e-3)

@@ -11,7 +11,7 @@ from keras_nanode import backend, bases, checks
 from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
 from keras_nanode.bases.samples import combination_of_one, sample
-from keras_nanode.dynamics import WeightsOverTime, with_mask
+from keras_nanode.dynamics import WeightsOverTime, needs_time, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
 from keras_nanode.layers.trial import try_out
@@ -94,6 +94,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self._held = Held(checks.layer("layer", layer))
+        if needs_time(layer):
+            raise ValueError(
+                "`layer` must need no time: TimeVarying makes its weights functions of "
+                "time, and calls it without. Give the layer inside of this one, with a "
+                "basis of all functions of time. "
+                f"Received: {checks.shown('layer', layer)}"
+            )
         self.basis = bases.get(basis)
         self.start = checks.one_of("start", start, _STARTS)
         self.supports_masking = layer.supports_masking
