@@ -5,15 +5,17 @@ import warnings
 import numpy as np
 
 from keras_nanode import checks
-from keras_nanode.bases import Basis
+from keras_nanode.bases import ALL, Basis
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.stepping import Adaptive, StepsLike, get_steps
 from keras_nanode.vector_field import pieces
 
 # The number of steps of the paper's networks.
 _LEAST_STEPS = 10
-# A few times as many learn as well: the paper's networks have 21 for 10 times.
+# A few times as many functions learn as well: 21 for 10 times in the paper's networks.
 _MOST_FOR_A_TIME = 6
+# As many as a name stands for are no mistake.
+_MOST_OF_A_NAME = max(basis.size for basis in ALL.values())
 
 
 def steps_of(
@@ -48,13 +50,14 @@ def warn_of_unseen_weights(
     edges = np.linspace(*t_span, steps + 1)
     seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:], "float64")))
     count, times = len(breakpoints) + 1, _num_times(solver, steps)
+    most = max(_MOST_OF_A_NAME, _MOST_FOR_A_TIME * times)
     if len(seen) < count:
         cause = (
             f"see {len(seen)} of the {count} pieces that its basis has between "
             "breakpoints: the weights of the others are never used, and never learn. "
             f"Use a multiple of {count} steps."
         )
-    elif not basis.piecewise_constant and basis.size > _MOST_FOR_A_TIME * times:
+    elif not basis.piecewise_constant and basis.size > most:
         cause = (
             f"evaluate the weights at {times} times, too few to tell {basis.size} "
             "functions of time apart: most coefficients add nothing that the others "
