@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
 
 from keras_nanode import bases, callbacks, datasets, layers, metrics, models
 from keras_nanode.adjoints import Checkpoint
+from keras_nanode.backend._autograph import leave_unconverted as _leave_unconverted
 from keras_nanode.odeint import odeint
 from keras_nanode.solvers import Reversible
 from keras_nanode.stepping import Adaptive
@@ -33,3 +34,5 @@ __all__ = [
     "models",
     "odeint",
 ]
+
+_leave_unconverted(__name__)

@@ -202,6 +202,7 @@ def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorFi
         closes_over: Whether it may read trainable variables that it is not given.
     """
     checks.function_of_time(func, num_args)
+    func = backend.converted(func)
     plain = func if closes_over else PlainFunction(func)
 
     def run(t, y, theta, *args):

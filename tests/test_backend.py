@@ -33,6 +33,7 @@ NAMES = {
     "await_reports",
     "as_graph",
     "shielded",
+    "converted",
     "require",
 }
 
@@ -66,6 +67,7 @@ def test_arguments_are_those_of_the_contract(name):
         "await_reports": [],
         "as_graph": ["f", "primals"],
         "shielded": ["f", "layer"],
+        "converted": ["func"],
         "require": ["holds", "message"],
     }
     assert list(inspect.signature(getattr(backend, name)).parameters) == contract[name]

@@ -52,6 +52,9 @@ any structure of tensors that `keras.tree` understands.
     The function `f(t, y, *others)`, protected from in-place writes to t, y and, later,
     its results. Writing to the others is an error. If f only calls a layer, PyTorch
     records the operations of that layer once, and then runs those.
+`converted(func)`
+    A user's function, in which TensorFlow's AutoGraph rewrites Python's `if` and loops
+    where it does so in the function around, as `tf.map_fn` has it.
 `require(holds, message)`
     Raises an error with the message unless the boolean tensor holds, even when a
     compiled function runs. It does nothing under XLA on TensorFlow, and on OpenVINO.
@@ -95,4 +98,5 @@ report = _module.report
 await_reports = _module.await_reports
 as_graph = _module.as_graph
 shielded = _module.shielded
+converted = _module.converted
 require = _module.require

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_nanode import tree
-from keras_nanode.backend import _eager, _residuals
+from keras_nanode.backend import _eager, _gradients, _residuals
 
 
 def vjp(f, *primals):
@@ -29,7 +29,6 @@ def vjp(f, *primals):
 def custom_vjp(forward, backward, message, *primals):
     structure = None
 
-    @tf.custom_gradient
     def run(*flat_primals):
         nonlocal structure
         given = _apart(tree.pack_sequence_as(primals, flat_primals))
@@ -56,7 +55,7 @@ def custom_vjp(forward, backward, message, *primals):
         # Apart from what `forward` closes over, which a graph does not follow either.
         return tree.flatten(_apart(outputs)), gradient
 
-    flat_outputs = run(*tree.flatten(primals))
+    flat_outputs = _gradients.custom_gradient(run, *tree.flatten(primals))
     return tree.pack_sequence_as(structure, flat_outputs)
 
 
@@ -176,6 +175,14 @@ def as_graph(f, *primals):
 
     flat_outputs = run(*tree.flatten(primals))
     return tree.pack_sequence_as(structure, flat_outputs)
+
+
+def converted(func):
+    if tf.executing_eagerly():
+        return func
+    autograph = tf.__internal__.autograph
+    status = autograph.control_status_ctx()
+    return autograph.tf_convert(func, status, convert_by_default=False)
 
 
 def require(holds, message):

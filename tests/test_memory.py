@@ -1,0 +1,99 @@
+"""What a solve was traced or computed with is freed with its function or its model."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from cases import compiled, random
+from keras import ops
+
+from keras_nanode import Adaptive, layers, odeint
+
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="graphs are TensorFlow's"
+)
+SOLVES = {
+    "checkpoint": {"solver": "heun", "steps": 3},
+    "adaptive": {"solver": "bosh3", "steps": Adaptive(1e-3, 1e-3, 64)},
+    "backsolve": {"solver": "euler", "steps": 3, "adjoint": "backsolve"},
+    "reversible": {"solver": "alf", "steps": 3, "adjoint": "reversible"},
+}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("name", SOLVES)
+@pytest.mark.parametrize("differentiated", ["inside", "outside"])
+def test_a_traced_solve_dies_with_its_function(name, differentiated):
+    import tensorflow as tf
+
+    graphs = []
+
+    def slope(t, y, w):
+        graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return -w * y
+
+    def solve(y):
+        return odeint(slope, y, [0.0, 1.0], (tf.constant(2.0),), **SOLVES[name])[-1]
+
+    def gradient(y):
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            end = solve(y)
+        return tape.gradient(end, y)
+
+    def use():
+        if differentiated == "inside":
+            found = tf.function(gradient, autograph=False)(tf.ones(3))
+        else:
+            solve_compiled, y = tf.function(solve, autograph=False), tf.ones(3)
+            with tf.GradientTape() as tape:
+                tape.watch(y)
+                end = solve_compiled(y)
+            found = tape.gradient(end, y)
+        assert len(graphs) > 1 and np.all(found != 0)
+
+    use()
+    gc.collect()
+    assert not [graph for graph in graphs if graph() is not None]
+
+
+@on_tensorflow
+def test_a_loaded_solve_without_its_gradient_says_so(tmp_path):
+    """Though the name of its gradient may be that of another solve in this process."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.solve = tf.function(
+        lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], **SOLVES["checkpoint"])[-1],
+        [tf.TensorSpec((3,))],
+    )
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(tmp_path), options=options)
+    loaded, y = tf.saved_model.load(str(tmp_path)), tf.ones(3)
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        with pytest.raises(ValueError, match="custom gradients.*Received"):
+            tape.gradient(loaded.solve(y), y)
+
+
+def test_a_layer_and_its_model_die_like_stock_ones():
+    def use(layer):
+        model = keras.Sequential([keras.Input((3,)), layer])
+        x = random((4, 3))
+        model.predict(x, verbose=0)
+        compiled(lambda x: layer(x))(ops.convert_to_tensor(x))
+        layer(x)
+        return [weakref.ref(model), weakref.ref(layer)]
+
+    stock = use(keras.layers.Dense(3))
+    ours = use(layers.TrigDenseODE(2, hidden_units=4, steps=2))
+    keras.backend.clear_session()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+    gc.collect()
+    assert [ref() is None for ref in stock] == [True, True]
+    assert [ref() is None for ref in ours] == [True, True]
