@@ -11,7 +11,12 @@ from keras import ops
 
 from keras_nanode import backend, checks, tree
 from keras_nanode.bases import Basis
-from keras_nanode.stateless import LayerFunction, PlainFunction, value_of
+from keras_nanode.stateless import (
+    LayerFunction,
+    PlainFunction,
+    split_variables,
+    value_of,
+)
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
@@ -154,7 +159,7 @@ def vector_field(
         whole, variables = layer.function(), layer.coefficients
         weights: FixedWeights | BasisWeights = BasisWeights(layer.basis)
     else:
-        whole, variables = LayerFunction(layer), layer.trainable_variables
+        whole, variables = LayerFunction(layer), split_variables(layer)[0]
         weights = FixedWeights()
 
     takes_mask = "mask" in inspect.signature(whole.layer.call).parameters

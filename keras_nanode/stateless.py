@@ -21,6 +21,17 @@ def value_of(variable: keras.Variable) -> Any:
     return value if variable.trainable else ops.stop_gradient(value)
 
 
+def split_variables(layer: keras.Layer) -> tuple[list, list]:
+    """The variables of a layer that a model which has it trains, and the others.
+
+    For a model each variable's own flag counts, so that a part of a frozen layer that
+    was thawed is trained. The layer alone would say that nothing of it is.
+    """
+    variables = layer.variables
+    others = [v for v in variables if not v.trainable]
+    return [v for v in variables if v.trainable], others
+
+
 class LayerFunction:
     """A built Keras layer as a pure function of its trainable weights.
 
@@ -41,9 +52,10 @@ class LayerFunction:
         state: list[tuple] | None = None,
     ):
         self.layer = layer
-        self._weights = layer.trainable_variables if weights is None else weights
+        trainable, others = split_variables(layer)
+        self._weights = trainable if weights is None else weights
         if state is None:
-            state = [(v, value_of(v)) for v in layer.non_trainable_variables]
+            state = [(v, value_of(v)) for v in others]
         self._state, self._closes_over = state, True
         if drawn := _drawn_from(layer, [variable for variable, _ in state]):
             raise ValueError(_impure(layer, f"updates {drawn[0].path!r}"))

@@ -1,6 +1,8 @@
 """What constructors take: their defaults, and no other word."""
 
+import functools
 import inspect
+import re
 import warnings
 
 import keras
@@ -230,3 +232,31 @@ def test_arguments_are_attributes_that_cannot_be_changed_unnoticed(name):
                 setattr(layer, argument, value)
     layer.trainable = False
     layer.an_attribute_of_the_user = 1
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_way_to_change_an_argument_that_a_message_tells_is_one(name):
+    layer = public()[name](**LAYERS[name][0]())
+    for argument in filter(functools.partial(hasattr, layer), layer._given):
+        try:
+            setattr(layer, argument, getattr(layer, argument))
+        except AttributeError as error:
+            advice = re.search(r"`(type\(layer\)\.from_config\(.*?\))`", str(error))[1]
+            given = re.search(r"'(\w+)': \.\.\.", advice)[1]
+            assert given == argument or f"It follows from `{given}`" in str(error)
+            names = {"layer": layer, "value": getattr(layer, given)}
+            again = eval(advice.replace("...", "value"), names)
+            assert type(again) is type(layer)
+            assert getattr(again, given) == names["value"]
+
+
+def test_what_a_class_makes_from_its_own_arguments_says_so():
+    for layer, argument, value, message in (
+        (layers.TrigDenseODE(2), "basis", bases.Legendre(4), "`order`, `period`"),
+        (layers.BucketConvODE(2), "basis", bases.Legendre(4), "`num_buckets`"),
+        (layers.PolyDenseODE(2), "dynamics", None, "`degree`, `hidden_units`, .*`ODE`"),
+    ):
+        with pytest.raises(
+            AttributeError, match=f"It follows from {message}.*Received"
+        ):
+            setattr(layer, argument, value)

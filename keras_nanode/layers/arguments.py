@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_nanode.keywords import by_position, too_many, unknown
+from keras_nanode.layers.trainable import TrainableParts
 
 # What `keras.layers.Dense` accepts: a name, a function, an object or a config.
 Activation = str | Callable | dict | None
@@ -23,7 +24,7 @@ _OF_KERAS = (
 )
 
 
-class CheckedArguments:
+class CheckedArguments(TrainableParts):
     """Names a wrong keyword, and makes the constructor's arguments read-only.
 
     An attribute that may be changed later is a property with a setter.
@@ -57,11 +58,32 @@ class CheckedArguments:
         if is_fixed and name in self._given:
             raise AttributeError(
                 f"`{name}` of a {type(self).__name__} cannot be changed after "
-                "construction. Make a new layer, for example with "
-                "`type(layer).from_config({**layer.get_config(), "
-                f"{name!r}: ...}})`. Received: {name}={value!r}"
+                f"construction. {_how_to_change(type(self), name)} "
+                f"Received: {name}={value!r}"
             )
         super().__setattr__(name, value)
+
+
+def _how_to_change(cls: type, name: str) -> str:
+    """How to have another value of an argument that cannot be changed."""
+    # A class may make it for its base class, from arguments of its own.
+    base = next(b for b in reversed(cls.__mro__) if name in _own_arguments(b))
+    own = [n for n in arguments_of(cls) if n not in arguments_of(base)]
+    if name in arguments_of(cls) or not own:
+        return f"Make a new layer, for example with {_made_with(name)}."
+    names = ", ".join(f"`{n}`" for n in own)
+    return (
+        f"It follows from {names}. Make a new layer, for example with "
+        f"{_made_with(own[0])}, or use `{base.__name__}`, which takes `{name}`."
+    )
+
+
+def _own_arguments(cls: type) -> tuple[str, ...]:
+    return arguments_of(cls) if is_ours(cls) and "__init__" in vars(cls) else ()
+
+
+def _made_with(name: str) -> str:
+    return f"`type(layer).from_config({{**layer.get_config(), {name!r}: ...}})`"
 
 
 def arguments_of(cls: Any) -> tuple[str, ...]:

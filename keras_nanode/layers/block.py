@@ -90,18 +90,20 @@ class Block(CheckedArguments, keras.Layer):
         plan = [(width, True)]
         if hidden:
             plan = [(hidden, False), (hidden, True), (width, False)]
-        self.norms, self.maps = [], []
+        norms: list[keras.Layer] = []
+        maps: list[keras.Layer] = []
         shape = tuple(input_shape)
         for channels, has_kernel in plan:
-            self.norms.append(self._norm(shape[-1]))
+            norms.append(self._norm(shape[-1]))
             linear = self._linear(channels, has_kernel, len(shape) - 2)
             if self._quantized:
-                linear = linear.from_config(self._quantized[len(self.maps)])
+                linear = linear.from_config(self._quantized[len(maps)])
             linear.supports_masking = True  # else a convolution warns about masks
-            self.maps.append(linear)
-            self.norms[-1].build(shape)
-            self.maps[-1].build(shape)
+            maps.append(linear)
+            norms[-1].build(shape)
+            maps[-1].build(shape)
             shape = (*shape[:-1], channels)
+        self.norms, self.maps = norms, maps
 
     def _linear(self, channels, has_kernel, rank):
         return self._map(

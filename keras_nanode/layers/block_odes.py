@@ -20,13 +20,19 @@ from keras_nanode.layers.blocks import ConvBlock, DenseBlock
 from keras_nanode.layers.horizon import flow_times
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
+from keras_nanode.layers.trainable import FLAGS, checked_flags, set_flags
 from keras_nanode.solvers import SolverLike
 from keras_nanode.stepping import StepsLike
+
+# Where a configuration has the flags of the layer whose weights vary.
+_PATTERN = f"{FLAGS}_of_layer"
 
 
 class _BlockODE(ODE):
     """`ODE(TimeVarying(block, basis, start), ...)`. The constructors of subclasses take
     the arguments of all of them."""
+
+    nested = ""
 
     def __init__(
         self,
@@ -48,20 +54,27 @@ class _BlockODE(ODE):
                 setattr(self, name, getattr(source, name))
 
     def get_config(self):
+        own = super().get_config()
         config = {
             **self.basis.get_config(),
             **self.dynamics.layer.get_config(),
             **self.dynamics.get_config(),
-            **super().get_config(),
+            **own,
         }
         # For a user's subclass, the arguments of the base class from this library.
         ours = next(cls for cls in type(self).__mro__ if is_ours(cls))
         names = (*arguments_of(ours), *keras.Layer.get_config(self))
-        return {name: config[name] for name in names}
+        pattern = self.dynamics.flags_of_layer
+        return {
+            **{name: config[name] for name in (*names, *own.keys() & {FLAGS})},
+            **({} if pattern == {"": True} else {_PATTERN: pattern}),
+        }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**config)
+        made = super().from_config({k: v for k, v in config.items() if k != _PATTERN})
+        set_flags(made.dynamics.layer, checked_flags(config.get(_PATTERN, {})))
+        return made
 
 
 @keras.saving.register_keras_serializable("keras_nanode")

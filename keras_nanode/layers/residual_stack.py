@@ -7,12 +7,8 @@ import keras
 from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, same_shape, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import (
-    Nesting,
-    all_layers,
-    copy_layer,
-    symbolic_output,
-)
+from keras_nanode.layers.copies import copy_layer
+from keras_nanode.layers.nested import Nesting, all_layers, symbolic_output
 
 
 @keras.saving.register_keras_serializable("keras_nanode")

@@ -14,8 +14,9 @@ from keras_nanode.bases.samples import combination_of_one, sample
 from keras_nanode.dynamics import WeightsOverTime, needs_time, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
+from keras_nanode.layers.trainable import Flags, flags
 from keras_nanode.layers.trial import try_out
-from keras_nanode.stateless import LayerFunction, value_of
+from keras_nanode.stateless import LayerFunction, split_variables, value_of
 
 _STARTS = ("layer", "constant", "independent")
 # Each builds a copy of the layer.
@@ -162,7 +163,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             if self.start != "independent":
                 weights = self._held.weights
                 if self.start == "constant" and self._held.is_given:
-                    weights = built_copy(self.layer, input_shape).trainable_variables
+                    weights, _ = split_variables(built_copy(self.layer, input_shape))
                 own = map(ops.convert_to_numpy, weights)
                 return [np.multiply.outer(ones, w) for w in own]
             if self.basis.size > _MOST_DRAWS:
@@ -176,7 +177,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 built_copy(self.layer, input_shape, seed_offset=k)
                 for k in range(self.basis.size)
             ]
-            draws = [map(ops.convert_to_numpy, c.trainable_variables) for c in copies]
+            drawn = [split_variables(copy)[0] for copy in copies]
+            draws = [map(ops.convert_to_numpy, weights) for weights in drawn]
             scale = 1 / np.sqrt(np.mean(np.sum(z**2, axis=1)))
             stacked = [np.stack(slices) for slices in zip(*draws, strict=True)]
             return [
@@ -197,6 +199,11 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             )
         state = zip(self._held.others, map(value_of, self.constants), strict=True)
         return LayerFunction(self.layer, self._held.weights, list(state))
+
+    @property
+    def flags_of_layer(self) -> Flags:
+        """What of the layer was trainable when this was built, or else is now."""
+        return self._held.flags or flags(self.layer)
 
     def copy_of_layer(self) -> keras.Layer:
         """A copy of the layer as it was when this was built, for these weights."""

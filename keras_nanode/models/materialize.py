@@ -21,7 +21,10 @@ from keras_nanode.layers import (
     TimeVarying,
 )
 from keras_nanode.layers.arguments import is_ours
-from keras_nanode.layers.nested import all_layers, copy_layer
+from keras_nanode.layers.copies import copy_layer
+from keras_nanode.layers.nested import all_layers
+from keras_nanode.layers.trainable import flags, set_flags
+from keras_nanode.stateless import split_variables
 from keras_nanode.stepping import Problem, get_steps
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.step import Step
@@ -97,6 +100,7 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     result = plain(model)
     for layer, copy in copies:
         copy.set_weights(layer.get_weights())
+        set_flags(copy, flags(layer))
     return result
 
 
@@ -153,7 +157,7 @@ def _opened(
     else:
         # A symbolic call: what it calls becomes the layers of a functional model.
         y = layer.call(x)
-    return keras.Model(x, y, name=layer.name)
+    return keras.Model(x, y, name=layer.name, trainable=layer.trainable)
 
 
 def _stacked(stack: ResidualStack, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -162,7 +166,9 @@ def _stacked(stack: ResidualStack, x: keras.KerasTensor) -> keras.KerasTensor:
         if id(block) not in blocks:
             inner = keras.Input(x.shape[1:], dtype=x.dtype)
             y = _opened(block, x.shape)(inner)
-            blocks[id(block)] = keras.Model(inner, y, name=f"block_{len(blocks)}")
+            blocks[id(block)] = keras.Model(
+                inner, y, name=f"block_{len(blocks)}", trainable=block.trainable
+            )
         x = x + blocks[id(block)](x)
     return x
 
@@ -235,10 +241,9 @@ class _Stages:
         source = self.dynamics
         layer = source.copy_of_layer() if self.varies else copy_layer(source)
         layer(x, **time)
-        state = source.constants if self.varies else source.non_trainable_variables
-        for variables, values in (
-            (layer.trainable_variables, weights),
-            (layer.non_trainable_variables, state),
+        state = source.constants if self.varies else split_variables(source)[1]
+        for variables, values in zip(
+            split_variables(layer), (weights, state), strict=True
         ):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)

@@ -7,12 +7,13 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
+from keras_nanode.layers.trainable import TrainableParts
 from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg.model import SVG
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class VideoGenerator(Nesting, keras.Model):
+class VideoGenerator(TrainableParts, Nesting, keras.Model):
     """Maps the first frames of videos to samples of the frames that may follow.
 
     This is `SVG.generate` as a model, which `predict` compiles and `export` writes as a

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, bases, checks
+from keras_nanode.layers.trainable import TrainableParts
 from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg import recurrent, vgg
@@ -20,7 +21,7 @@ VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class SVG(keras.Model):
+class SVG(TrainableParts, keras.Model):
     """Predicts videos, many futures for one past: SVG with a learned prior (SVG-LP).
 
     An encoder h turns frames into features. A frame x_t is decoded from the features of
