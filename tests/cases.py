@@ -17,6 +17,8 @@ PAIRS = [
     for name in SOLVERS
     if name not in REVERSIBLE and SOLVERS[name].tableau.b_embedded
 ]
+# One of each kind, where the tableau is not the subject.
+EACH_KIND = ("euler", "rk4", "dopri5", "alf", "reversible_heun", "reversible(heun)")
 ADJOINTS = sorted(adjoints.ALL)
 # The named sizes are larger than a test needs.
 BASES = {

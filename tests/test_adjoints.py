@@ -8,6 +8,7 @@ import pytest
 from cases import (
     ADJOINTS,
     BASES,
+    EACH_KIND,
     PAIRS,
     REVERSIBLE,
     SOLVERS,
@@ -84,7 +85,7 @@ def tolerance(dtype):
 @pytest.mark.parametrize(
     ("solver", "basis", "dtype"),
     [
-        *in_turn(SOLVERS, BASES, [FLOAT64]),
+        *in_turn(EACH_KIND, BASES, [FLOAT64]),
         *((solver, "bucket", FLOAT64) for solver in REVERSIBLE),
         ("rk4", "trig", "float32"),
         ("alf", "trig", "float32"),
@@ -117,7 +118,7 @@ def test_any_number_of_checkpoints_gives_the_same_gradient(num):
 
 @pytest.mark.parametrize(
     ("solver", "basis"),
-    [*((name, "poly") for name in SOLVERS), *(("rk4", name) for name in BASES)],
+    [*((name, "poly") for name in EACH_KIND), *(("rk4", name) for name in BASES)],
 )
 def test_direct_agrees_with_finite_differences(solver, basis):
     f, (y0, params) = problem(BASES[basis], solver, 5, "direct")
@@ -142,7 +143,7 @@ def test_direct_agrees_with_finite_differences(solver, basis):
 @pytest.mark.parametrize(
     ("solver", "basis", "times"),
     [
-        *((solver, "poly", (0.0, 1.0)) for solver in SOLVERS),
+        *((solver, "poly", (0.0, 1.0)) for solver in EACH_KIND),
         *(("heun", basis, (1.0, 0.0)) for basis in ("bucket", "trig", "hats")),
         ("rk4", "poly", (0.0, 0.3, 1.0)),
     ],
@@ -218,7 +219,7 @@ def test_unused_args_get_zeros(adjoint):
 
 
 @pytest.mark.parametrize(
-    ("solver", "times"), in_turn(SOLVERS, [(0.0, 0.5, 1.0), (1.0, 0.7, -0.2)])
+    ("solver", "times"), in_turn(EACH_KIND, [(0.0, 0.5, 1.0), (1.0, 0.7, -0.2)])
 )
 def test_gradients_of_times_with_fixed_steps(solver, times):
     """Against central differences, which are those of the discrete solution."""

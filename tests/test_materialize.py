@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from cases import SOLVERS, random
+from cases import EACH_KIND, SOLVERS, random
 
 from keras_nanode import Adaptive, bases, layers, models
 
@@ -63,7 +63,7 @@ def test_any_dynamics_are_unrolled(name):
     check_equal(around(layers.ODE(DYNAMICS[name](), "heun", 4)))
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_any_solver_is_unrolled(name):
     """Those that carry slopes renew them where the weights jump."""
     check_equal(

@@ -14,6 +14,7 @@ import pytest
 from cases import (
     ADJOINTS,
     BASES,
+    EACH_KIND,
     PAIRS,
     REVERSIBLE,
     SOLVERS,
@@ -304,7 +305,7 @@ def turns(pairs, places, steps):
 # The gradient of equal steps is the backend's own with `direct`: two of them will do.
 ONLY = {"direct": ("rk4", "alf"), "reversible": REVERSIBLE}
 FIXED = [
-    (solver, adjoint) for adjoint in ADJOINTS for solver in ONLY.get(adjoint, SOLVERS)
+    (solver, adjoint) for adjoint in ADJOINTS for solver in ONLY.get(adjoint, EACH_KIND)
 ]
 CHOSEN = list(itertools.product(PAIRS, ("checkpoint", "backsolve", "direct")))
 ANYWHERE = list(PLACES)

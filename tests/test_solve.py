@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import BASES, SOLVERS, compiled, gradients, numbers, random
+from cases import BASES, EACH_KIND, SOLVERS, compiled, gradients, numbers, random
 from keras import ops
 from problems import FLOAT64, forced, forced_solution, scalar, solve
 
@@ -31,7 +31,7 @@ def test_every_output_time_is_reached_exactly(solver):
     np.testing.assert_allclose(y, times, rtol=1e-14)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", EACH_KIND)
 def test_back_and_forth_meets_at_the_order_of_the_solver(solver):
     def gap(steps):
         there = solve(forced, scalar(1.0), [0.0, 1.0], solver=solver, steps=steps)

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from cases import EACH_KIND, SOLVERS
 
 from keras_nanode import (
     Adaptive,
@@ -78,6 +79,12 @@ def test_an_embedded_row_of_another_length_is_refused():
 
 
 # The solvers made of them.
+
+
+def test_the_tests_know_one_solver_of_each_kind():
+    assert {type(SOLVERS[name]) for name in EACH_KIND} == set(
+        map(type, SOLVERS.values())
+    )
 
 
 def test_names_and_objects():

@@ -381,10 +381,9 @@ def test_actions_lead_from_a_frame_to_the_next():
 # Keras
 
 
-@pytest.mark.parametrize("block", ["conv", "trig", "cosine"])
 @pytest.mark.slow
-def test_a_block_learns_and_is_saved(block, tmp_path):
-    model, x = tiny(block=block), np.tile(videos(1, 4), (8, 1, 1, 1, 1))
+def test_a_block_learns_and_is_saved(tmp_path):
+    model, x = tiny(block="trig"), np.tile(videos(1, 4), (8, 1, 1, 1, 1))
     # Keras traces a step of Adam twice, each time for seconds.
     model.compile(keras.optimizers.SGD(0.5))
     losses = model.fit(x, batch_size=2, epochs=8, verbose=0).history["loss"]
