@@ -56,7 +56,7 @@ def where(condition, x, y):
 def cond(condition: Any, f: Callable[[], Any], g: Callable[[], Any]) -> Any:
     if is_boolean(condition):
         return f() if condition else g()
-    return ops.cond(condition, f, g)
+    return backend.cond(condition, f, g)
 
 
 def isfinite(x):

@@ -17,6 +17,8 @@ FOLDER = pathlib.Path(backend.__file__).parent
 NAMES = {
     "vjp",
     "custom_vjp",
+    "per_device",
+    "cond",
     "while_loop",
     "fori_loop",
     "most_unrolled",
@@ -51,6 +53,8 @@ def test_arguments_are_those_of_the_contract(name):
     contract = {
         "vjp": ["f", "primals"],
         "custom_vjp": ["forward", "backward", "message", "primals"],
+        "per_device": ["f", "primals"],
+        "cond": ["condition", "f", "g"],
         "while_loop": ["cond", "body", "state"],
         "fori_loop": ["count", "body", "state", "limit"],
         "most_unrolled": [],

@@ -12,15 +12,19 @@ import keras
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("train_jointly.py")
+FOLDER = Path(__file__).parent
 BACKEND = keras.backend.backend()
 
 pytestmark = pytest.mark.slow
 
 
 def start(how, file, **environment):
+    return run("train_jointly.py", how, str(file), **environment)
+
+
+def run(script, *arguments, **environment):
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), how, str(file)],
+        [sys.executable, str(FOLDER / script), *arguments],
         env={**os.environ, **environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -83,13 +87,23 @@ def test_two_workers_of_a_multi_worker_strategy(alone, tmp_path):
         assert_same(joint, alone)
 
 
+def flags_for_two_devices():
+    flags = re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))
+    return f"{flags} --xla_force_host_platform_device_count=2"
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="`jax.shard_map` is JAX's")
+def test_solves_within_shard_map_are_those_of_its_parts():
+    process = run("solve_in_parts.py", XLA_FLAGS=flags_for_two_devices())
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="Keras shards batches on JAX only")
 @pytest.mark.parametrize("how", ["data_parallel", "model_parallel"])
 def test_two_devices_of_a_distribution(how, alone, tmp_path):
-    flags = re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))
-    flags += " --xla_force_host_platform_device_count=2"
     file = tmp_path / "weights.npz"
-    process = start(how, file, XLA_FLAGS=flags)
+    process = start(how, file, XLA_FLAGS=flags_for_two_devices())
     assert_same(*results((process, file)), alone)
 
 

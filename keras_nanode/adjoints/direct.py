@@ -3,8 +3,8 @@
 import dataclasses
 
 import keras
-from keras import ops
 
+from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.arrays import unrolls_loops
 from keras_nanode.stepping import Adaptive
@@ -36,15 +36,18 @@ class Direct(Adjoint):
             # The backend records a Python loop as it runs, and only its accepted steps.
             solution = stepping.run(problem, y0, params)
             return solution.ys, solution.stats
-        times = problem.times
-        fixed = ops.stop_gradient(times) if ops.is_tensor(times) else times
-        still = dataclasses.replace(problem, times=fixed)
-        chosen = stepping.choose(still, *stop_gradient((y0, params)))
-        # The same steps now move with the times. No gradient flows to their choice: XLA
-        # could not differentiate a loop of unknown length within another loop.
-        steps = stepping.steps(problem, stop_gradient(chosen.record))
-        ys, _, _ = solve(steps, y0, params, limit=steps.limit)
-        return chosen.mark_unreached(ys), chosen.stats
+
+        def run(y0, params, tensors):
+            here = problem.with_tensors(tensors)
+            still = problem.with_tensors(stop_gradient(tensors))
+            chosen = stepping.choose(still, *stop_gradient((y0, params)))
+            # The same steps now move with the times. No gradient flows to their choice:
+            # XLA could not differentiate a loop of unknown length within another loop.
+            steps = stepping.steps(here, stop_gradient(chosen.record))
+            ys, _, _ = solve(steps, y0, params, limit=steps.limit)
+            return chosen.mark_unreached(ys), chosen.stats
+
+        return backend.per_device(run, y0, params, problem.tensors)
 
     def kept(self, solution):
         raise TypeError("The backend keeps what it needs.")

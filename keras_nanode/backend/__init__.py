@@ -13,6 +13,11 @@ any structure of tensors that `keras.tree` understands.
     is requested. Only primals get a gradient. A residual may be a buffer, and
     `backward` may write to it. Differentiating the gradients raises an error with the
     message.
+`per_device(f, *primals) -> outputs`
+    `f(*primals)`. In `jax.shard_map`, the gradients in primals that are equal on all
+    devices are summed over these in the end, and not in each round of a loop in f.
+`cond(condition, f, g) -> results`
+    `f()` if the scalar condition holds, else `g()`.
 `while_loop(cond, body, state) -> state`
     `body(*state)` returns the next state while `cond(*state)` holds, one iteration at
     a time (TensorFlow's default of ten at once multiplies the memory).
@@ -82,6 +87,8 @@ _module = _load(keras.backend.backend())
 
 vjp = _module.vjp
 custom_vjp = _module.custom_vjp
+per_device = _module.per_device
+cond = _module.cond
 while_loop = _module.while_loop
 fori_loop = _module.fori_loop
 most_unrolled = _module.most_unrolled

@@ -4,37 +4,63 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from keras_nanode.backend import _varying
+
 
 def vjp(f, *primals):
-    return jax.vjp(f, *primals)
+    primals = _varying.apart(f, primals)
+    outputs, pullback = jax.vjp(
+        lambda *primals: _varying.everywhere(f(*primals), primals), *primals
+    )
+    types = _varying.types(outputs)
+    return outputs, lambda cotangents: pullback(_varying.cast(cotangents, types))
 
 
 def custom_vjp(forward, backward, message, *primals):
+    primals = _varying.apart(lambda *primals: forward(*primals)[0], primals)
+    types = _varying.types(primals)
+
+    def begin(*primals):
+        outputs, residuals = forward(*primals)
+        return _varying.everywhere(outputs, primals), residuals
+
     @jax.custom_vjp
     def run(*primals):
-        return forward(*primals)[0]
+        return begin(*primals)[0]
 
     @jax.custom_vjp
     def pull(residuals, cotangents):
-        return tuple(backward(residuals, cotangents))
+        gradients = backward(residuals, cotangents)
+        return _varying.cast(tuple(gradients), types)
 
     def refuse(_, cotangents):
         raise ValueError(message)
 
     pull.defvjp(lambda *args: (pull(*args), None), refuse)
-    run.defvjp(forward, pull)
+    run.defvjp(begin, pull)
     return run(*primals)
 
 
+def per_device(f, *primals):
+    return f(*_varying.apart(f, primals))
+
+
+def cond(condition, f, g):
+    return lax.cond(condition, *_varying.joined(f, g))
+
+
 def while_loop(cond, body, state):
-    return lax.while_loop(
-        lambda state: cond(*state), lambda state: tuple(body(*state)), tuple(state)
-    )
+    def step(state):
+        return tuple(body(*state))
+
+    step, state = _varying.settled(step, tuple(state))
+    return lax.while_loop(lambda state: cond(*state), step, state)
 
 
 def fori_loop(count, body, state, limit=None):
     if isinstance(count, int) and count == 1:
         return body(0, state)
+    body, state = _varying.settled(body, state, jnp.zeros((), "int32"))
     if limit is None or isinstance(count, int):
         return lax.fori_loop(0, count, body, state)
 

@@ -23,6 +23,14 @@ def custom_vjp(forward, backward, message, *primals):
     return forward(*primals)[0]
 
 
+def per_device(f, *primals):
+    return f(*primals)
+
+
+def cond(condition, f, g):
+    return ops.cond(condition, f, g)
+
+
 def while_loop(cond, body, state):
     raise NotImplementedError(
         "On OpenVINO a model is a graph of known length, which adaptive steps have "

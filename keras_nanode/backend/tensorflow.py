@@ -87,6 +87,14 @@ def _once(pull, message, cotangents, primals):
     return run(*cotangents, *primals)
 
 
+def per_device(f, *primals):
+    return f(*primals)
+
+
+def cond(condition, f, g):
+    return tf.cond(condition, f, g)
+
+
 def while_loop(cond, body, state):
     if tf.executing_eagerly():
         return _eager.while_loop(cond, body, state)

@@ -113,6 +113,14 @@ def custom_vjp(forward, backward, message, *primals):
     return tree.pack_sequence_as(structure[0], outputs)
 
 
+def per_device(f, *primals):
+    return f(*primals)
+
+
+def cond(condition, f, g):
+    return f() if condition else g()
+
+
 def while_loop(cond, body, state):
     return _eager.while_loop(cond, body, state)
 
