@@ -222,3 +222,32 @@ def test_a_saved_model_of_several_signatures_can_be_fine_tuned(tmp_path):
             )
     before = keras.Model(model.inputs, ode.input).predict(x, verbose=0)
     np.testing.assert_allclose(found["back"], before, atol=1e-3)
+
+
+def test_a_module_that_trains_with_adaptive_steps_is_saved(tmp_path):
+    import tensorflow as tf
+
+    class Trainer(tf.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 2))], autograph=False)
+        def __call__(self, x):
+            return self.model(x, training=True)
+
+    ode = layers.BucketDenseODE(2, solver="bosh3", steps=Adaptive(1e-3, 1e-3, 50))
+    model = keras.Sequential([keras.Input((2,)), ode])
+    trainer, x = Trainer(model), random((3, 2))
+    y = trainer(x)
+    tf.saved_model.save(trainer, str(tmp_path / "trainer"))
+    loaded = tf.saved_model.load(str(tmp_path / "trainer"))
+    np.testing.assert_allclose(loaded(x), y, rtol=1e-6)
+    # The count of evaluations is no part of the model.
+    assert len(model.variables) == 2 and not model.metrics
+    model.export(tmp_path / "model", verbose=False)
+    stored = tf.train.list_variables(str(tmp_path / "model/variables/variables"))
+    assert all("tally" not in name for name, _ in stored)
+    assert {str(shape) for name, shape in stored if "VARIABLE" in name} == {
+        str(list(v.shape)) for v in model.variables
+    }

@@ -1,5 +1,6 @@
 """The SVG video model: what it computes, what it learns from, and what it generates."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -666,3 +667,42 @@ def test_an_exported_generator_says_so_too(tmp_path):
     served = tf.saved_model.load(str(tmp_path / "model"))
     video = numbers(served.serve(x))
     assert np.isfinite(video[0]).all() and np.isnan(video[1]).all()
+
+
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float64"])
+def test_latents_do_not_depend_on_floatx(floatx):
+    before = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        model = tiny(dtype="float32")
+        outputs = model(videos(time=3))
+        future = model.generate(videos(time=2), num_frames=1)
+    finally:
+        keras.config.set_floatx(before)
+    assert {keras.backend.standardize_dtype(x.dtype) for x in outputs.values()} == {
+        "float32"
+    }
+    assert np.isfinite(numbers(future)).all()
+
+
+@on_tensorflow
+def test_a_device_without_videos_has_no_loss_and_no_gradient(monkeypatch):
+    import tensorflow as tf
+
+    # TensorFlow's own layers stop at an empty batch outside of a graph, and on some
+    # processors its pooling does so in one.
+    pooling = functools.partial(keras.layers.AveragePooling2D, 2)
+    monkeypatch.setattr(keras.layers, "MaxPooling2D", pooling)
+    model = tiny()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4, 16, 16, 1))])
+    def learn(x):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, None, model(x, training=True))
+        return loss, tape.gradient(loss, model.trainable_variables)
+
+    loss, gradients = learn(videos(time=4)[:0])
+    assert float(loss) == 0
+    assert not any(np.any(numbers(g)) for g in gradients)
+    loss, gradients = learn(videos(time=4))
+    assert float(loss) > 0 and all(np.any(numbers(g)) for g in gradients[:2])

@@ -110,7 +110,7 @@ def _cast(x, axes):
         return x
     if hasattr(lax, "pcast"):
         return lax.pcast(x, missing, to="varying")
-    return lax.pvary(x, missing)
+    return getattr(lax, "pvary")(x, missing)  # noqa: B009
 
 
 def _vary_alike(x, y):

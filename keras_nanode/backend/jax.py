@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from keras_nanode.backend import _varying
@@ -62,12 +63,14 @@ def fori_loop(count, body, state, limit=None):
         return body(0, state)
     body, state = _varying.settled(body, state, jnp.zeros((), "int32"))
     if limit is None or isinstance(count, int):
-        return lax.fori_loop(0, count, body, state)
+        # Of one type, or 64 bits would mix with the 32 bits of all other indices.
+        last = np.int32(count) if isinstance(count, int) else count
+        return lax.fori_loop(np.int32(0), last, body, state)
 
     def bounded(state, i):
         return lax.cond(i < count, lambda: body(i, state), lambda: state), None
 
-    return lax.scan(bounded, state, jnp.arange(limit))[0]
+    return lax.scan(bounded, state, jnp.arange(limit, dtype="int32"))[0]
 
 
 def most_unrolled():

@@ -183,7 +183,7 @@ class Trigonometric(Broadcasting):
         angles = ops.expand_dims(t, -1) * ops.convert_to_tensor(harmonics, t.dtype)
         waves = ops.stack([ops.cos(angles), ops.sin(angles)], axis=-1)
         one = ops.expand_dims(ops.ones_like(t), -1)
-        waves = ops.reshape(waves, (*t.shape, self.size - 1))
+        waves = ops.cast(ops.reshape(waves, (*t.shape, self.size - 1)), t.dtype)
         return ops.cast(ops.concatenate([one, waves], axis=-1), t.dtype)
 
     def get_config(self) -> dict:

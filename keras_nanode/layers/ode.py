@@ -252,6 +252,14 @@ class ODE(CheckedArguments, Nesting, Flow, keras.Layer):
         field, params = self.field()
         return field.func(ops.convert_to_tensor(self.t_span[0]), x, params)
 
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        # TensorFlow asks for it. A function that trains reads the tally, and can be
+        # saved only if the tally is found; checkpoints stay as they are.
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type != "savedmodel":
+            return children
+        return {**children, "tally": self.tally.resource}
+
     def compute_output_shape(self, input_shape):
         return input_shape
 

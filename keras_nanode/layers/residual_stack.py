@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, same_shape, with_mask
@@ -85,7 +86,9 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         x = inputs
         for block in self.blocks:
             with passing_on(block, mask):
-                x = x + block(with_mask(x, mask))
+                change = block(with_mask(x, mask))
+            dtype = keras.backend.result_type(x.dtype, change.dtype)
+            x = ops.cast(x, dtype) + ops.cast(change, dtype)
         return x
 
     def compute_output_shape(self, input_shape):

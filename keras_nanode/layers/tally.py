@@ -40,6 +40,11 @@ class Tally:
         # Compiled JAX functions cannot assign to variables. They report here.
         self._reported = np.zeros(_SIZE)
 
+    @property
+    def resource(self) -> Any:
+        """The variable of the backend."""
+        return self._counts.value
+
     def add(self, stats: dict, state: Any) -> None:
         """Counts one call with the statistics `stats`."""
         ended = [ops.cast(stats["status"] == status, "float32") for status in _FAILURES]

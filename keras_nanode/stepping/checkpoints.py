@@ -90,7 +90,9 @@ class Segments:
         if isinstance(self.count, int):
             return sum(self._first(s) < self.count for s in range(self.most))
         firsts = self._first(ops.arange(self.most, dtype="int32"))
-        return ops.sum(ops.cast(firsts < self.count, "int32"))
+        # On JAX, a sum of 32 bits may have 64.
+        number = ops.sum(ops.cast(firsts < self.count, "int32"))
+        return ops.cast(number, "int32")
 
     def segments(self, count: Any, mark: Any) -> "Segments":
         """Itself. `Rule` has the same method."""

@@ -33,9 +33,8 @@ def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure) -> Any
         allowed = absolute + (size if relative == 1 else relative * size)
         if absolute > 0:
             return x / allowed
-        # An error of 0 meets any tolerance, even 0.
-        none = ops.where(x == 0, x, float("inf"))
-        return ops.where(allowed > 0, x / ops.where(allowed > 0, allowed, 1), none)
+        # An error of 0 meets any tolerance, even 0. Any other has an infinite ratio.
+        return x / ops.where((allowed > 0) | (x != 0), allowed, ops.ones_like(x))
 
     ratios = tree.flatten(tree.map_structure(ratio, x, *sizes))
     return _root_mean_square(ratios) / unit
@@ -78,7 +77,9 @@ def first_length(problem, norm, evaluate, y, first, step_to, most, least):
 def _first_guess(d0, d1, most, least):
     # No scale: the state or slope is nearly 0, or the slope's norm is infinite.
     unknown = (d0 < 1e-5) | (d1 < 1e-5) | ~isfinite(d1)
-    h0 = where(unknown, as_like(1e-6, d0), 0.01 * d0 / d1)
+    # A debugger for NaN would find the quotients of 0 and 0 that are not used.
+    one = as_like(1.0, d0)
+    h0 = where(unknown, as_like(1e-6, d0), 0.01 * d0 / where(unknown, one, d1))
     h0 = where(h0 > least, h0, least)
     return where(h0 < most, h0, most)
 

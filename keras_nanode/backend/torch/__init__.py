@@ -61,7 +61,7 @@ class _CustomVJP(torch.autograd.Function):
     def backward(ctx, *flat_cotangents):
         with torch.no_grad():
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-            primals, residuals = _saved_by(ctx)
+            primals, residuals = _saved.of(ctx)
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             # A function that keeps its own solution would never be freed: Python's
@@ -71,16 +71,6 @@ class _CustomVJP(torch.autograd.Function):
         return *(None,) * 5, *_Once.apply(
             ctx.message, len(gradients), *gradients, *sources
         )
-
-
-def _saved_by(ctx):
-    """The flat primals, and the residuals."""
-    saved = ctx.saved_tensors
-    # A state is freed when its slot is written, unless the graph is retained. The
-    # attribute `clear_saved_tensors_on_access` would break a retained one.
-    ctx.maybe_clear_saved_tensors()
-    residuals = tree.map_structure(lambda get: get(saved), ctx.residuals)
-    return saved[: ctx.number], residuals
 
 
 class _Once(torch.autograd.Function):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from keras_nanode import tree
 from keras_nanode.backend import _eager
 
 
@@ -26,3 +27,13 @@ def _place(saved: list, x: torch.Tensor) -> int:
     if not saved or x is not saved[-1]:
         saved.append(x)
     return len(saved) - 1
+
+
+def of(ctx: Any) -> tuple[Sequence, Any]:
+    """The flat primals, and the residuals, of a function that is differentiated."""
+    saved = ctx.saved_tensors
+    # A state is freed when its slot is written, unless the graph is retained. The
+    # attribute `clear_saved_tensors_on_access` would break a retained one.
+    ctx.maybe_clear_saved_tensors()
+    residuals = tree.map_structure(lambda get: get(saved), ctx.residuals)
+    return saved[: ctx.number], residuals

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_nanode import backend, bases, checks
+from keras_nanode.structures import nan_where
 
 # One for each resolution that the encoder sees before it pools.
 _LEVELS = 4
@@ -95,7 +96,7 @@ def nan_for_bad(outputs, videos):
     compiled function cannot refuse it."""
     inside = ops.all(_inside(videos), axis=tuple(range(1, len(videos.shape))))
     inside = ops.reshape(inside, (-1, *(1,) * (len(outputs.shape) - 1)))
-    return ops.where(inside, outputs, ops.cast(float("nan"), outputs.dtype))
+    return outputs * nan_where(~inside, outputs.dtype)
 
 
 def _inside(x):
@@ -127,7 +128,7 @@ def actions(given: Any, dim: int, videos: Any, time: Any) -> Any:
 
 def noise(given: Any, shape: tuple[int, ...]) -> Any:
     """The noise as a tensor, if it has the right shape."""
-    given = ops.convert_to_tensor(given)
+    given = ops.cast(ops.convert_to_tensor(given), "float32")
     if tuple(given.shape)[1:] != shape:
         raise ValueError(
             "`noise` must have the shape (batch, num_samples, num_frames, latent_dim), "

@@ -148,7 +148,9 @@ class SVG(TrainableParts, keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._make_networks()
         names = ("mse", "kl_nats", "nelbo_per_frame", "nelbo_per_pixel")
-        self._means = {name: keras.metrics.Mean(name) for name in names}
+        self._means = {
+            name: keras.metrics.Mean(name, dtype="float32") for name in names
+        }
         self.build(self._input_shape())
 
     @classmethod
@@ -202,14 +204,11 @@ class SVG(TrainableParts, keras.Model):
         behind = recurrent.joined(features[:, 1:], actions)
         q, _ = recurrent.gaussian(self.posterior, behind)
         p, _ = recurrent.gaussian(self.prior, before)
-        noise = keras.random.normal(ops.shape(q[0]), seed=self.seed_generator)
+        noise = recurrent.noise(ops.shape(q[0]), self.seed_generator)
         z = recurrent.sample(q, noise)
         predicted, _ = recurrent.advance(self.predictor, recurrent.joined(before, z))
         # Skips come from the previous frame; after the context, from its last frame.
-        sources = ops.minimum(
-            ops.arange(ops.shape(frames)[1] - 1), self.context_frames - 1
-        )
-        coded = [predicted, *(ops.take(skip, sources, axis=1) for skip in skips)]
+        coded = [predicted, *(recurrent.held(x, self.context_frames) for x in skips)]
         reconstruction = recurrent.over_time(self.decoder, coded, training)
         return {
             "reconstruction": check.nan_for_bad(reconstruction, frames),
@@ -248,7 +247,7 @@ class SVG(TrainableParts, keras.Model):
             "nelbo_per_pixel": losses / math.prod(self.frame_shape),
         }.items():
             self._means[name].update_state(values)
-        return ops.mean(losses)
+        return recurrent.mean(losses)
 
     def generate(self, context, num_frames, num_samples=1, noise=None, actions=None):
         """Generates frames that may follow, with latents from the prior.
@@ -284,7 +283,7 @@ class SVG(TrainableParts, keras.Model):
         if noise is None:
             # Drawn before the loop, so that the loop's body is a pure function.
             batch = ops.shape(context)[0]
-            noise = keras.random.normal((batch, *shape), seed=self.seed_generator)
+            noise = recurrent.noise((batch, *shape), self.seed_generator)
         noise = check.noise(noise, shape)
         return check.nan_for_bad(roll_out(self, context, actions, noise), context)
 

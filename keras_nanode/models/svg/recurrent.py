@@ -84,10 +84,30 @@ def kl_divergence(mean, log_variance, other_mean, other_log_variance):
     return 0.5 * ops.sum(ops.exp(log_ratio) - 1 - log_ratio + squares, axis=-1)
 
 
+def noise(shape, seed):
+    """Standard normal numbers, in the dtype of the Gaussians."""
+    return keras.random.normal(shape, dtype="float32", seed=seed)
+
+
 def sample(gaussian, noise):
     """A sample of the Gaussian (mean, log variance), from standard normal `noise`."""
     mean, log_variance = gaussian
     return mean + ops.exp(0.5 * log_variance) * noise
+
+
+def held(sequence, known):
+    """All but the last of a sequence; behind the first `known` the last of these."""
+    last = known - 1
+    times = (sequence.shape[1] or ops.shape(sequence)[1]) - known
+    # Not by index, which TensorFlow cannot differentiate for an empty batch.
+    rest = ops.repeat(sequence[:, last:known], times, axis=1)
+    return ops.concatenate([sequence[:, :last], rest], axis=1)
+
+
+def mean(losses):
+    """The mean, and 0 of an empty batch, as one of several devices may get."""
+    count = ops.cast(ops.size(losses), losses.dtype)
+    return ops.sum(losses) / ops.maximum(count, ops.ones_like(count))
 
 
 def over_time(network, inputs, training):
