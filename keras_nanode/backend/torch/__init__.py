@@ -10,7 +10,7 @@ from keras import ops
 from keras_nanode import tree
 from keras_nanode.backend import _eager
 from keras_nanode.backend.torch import recording
-from keras_nanode.backend.torch.saved import put
+from keras_nanode.backend.torch.saved import put, saved_by
 
 _WRITTEN = (
     "`func` must not write into `args`: a solver evaluates it often. Compute a new "
@@ -61,7 +61,7 @@ class _CustomVJP(torch.autograd.Function):
     def backward(ctx, *flat_cotangents):
         with torch.no_grad():
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
-            primals, residuals = _saved.of(ctx)
+            primals, residuals = saved_by(ctx)
             gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             # A function that keeps its own solution would never be freed: Python's

@@ -29,7 +29,7 @@ def _place(saved: list, x: torch.Tensor) -> int:
     return len(saved) - 1
 
 
-def of(ctx: Any) -> tuple[Sequence, Any]:
+def saved_by(ctx: Any) -> tuple[Sequence, Any]:
     """The flat primals, and the residuals, of a function that is differentiated."""
     saved = ctx.saved_tensors
     # A state is freed when its slot is written, unless the graph is retained. The

@@ -46,7 +46,8 @@ def roll_out(model, context, actions, noise):
 
     def step(i, state):
         features, (prior_states, predictor_states), video = state
-        now = functools.partial(ops.take, indices=ops.reshape(i, (1,)), axis=1)
+        at = ops.reshape(ops.cast(i, "int32"), (1,))
+        now = functools.partial(ops.take, indices=at, axis=1)
         seen = joined(features, now(actions))
         prior, prior_states = gaussian(model.prior, seen, prior_states)
         latents = sample(prior, now(noise))
