@@ -50,7 +50,7 @@ def solve_in_all_ways(adjoint, y, a):
     """A state that decays beside one that is constant."""
 
     def decay(t, y, a):
-        return {"y": -a * y["y"], "z": ops.zeros_like(y["z"])}
+        return {"y": -a * y["y"], "z": 0 * y["z"]}
 
     found, y0 = [], {"y": y, "z": ops.ones((2,))}
     for options in WAYS["reversible" if adjoint == "reversible" else "others"]:
