@@ -106,8 +106,7 @@ def fori_loop(count, body, state, limit=None):
         return body(0, state)
     if tf.executing_eagerly():
         return _eager.fori_loop(count, body, state)
-    # XLA differentiates only loops whose length it knows.
-    known = count if isinstance(count, int) else limit
+    known = count if isinstance(count, int) else limit  # XLA needs it for gradients
     return tf.while_loop(
         lambda i, _: i < count,
         lambda i, state: (i + 1, body(i, state)),
