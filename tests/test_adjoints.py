@@ -203,6 +203,32 @@ def test_gradients_of_args_structures_and_output_times(adjoint):
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_slopes_may_be_constants_or_depend_on_args_alone(adjoint):
+    """a(1) = a0 + n w with an integer n, b(1) = b0 + 1, and c stays as it is."""
+
+    def f(y0, w):
+        y = odeint(
+            lambda t, y, w, n: {
+                "a": ops.cast(n, w.dtype) * w,
+                "b": ops.ones_like(y["b"]),
+                "c": np.zeros(2, "float32"),
+            },
+            y0,
+            [0.0, 1.0],
+            (w, np.array([2, 3])),
+            steps=3,
+            **steps_for(adjoint),
+        )
+        return tree.map_structure(lambda y: y[-1], y)
+
+    y0 = {name: np.ones(2, "float32") for name in "abc"}
+    in_y0, in_w = gradients(f, y0, np.ones(2, "float32"))
+    desired = {"a": np.array([6.0, 8.0]), "b": np.full(2, 4.0), "c": np.full(2, 2.0)}
+    assert_close(in_y0, desired, 1e-5)
+    assert_close(in_w, np.array([12.0, 24.0]), 1e-5)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
 def test_unused_args_get_zeros(adjoint):
     def f(y0, a, b):
         return odeint(

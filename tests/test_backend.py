@@ -94,6 +94,39 @@ def test_vjp_of_structures_with_zeros_for_what_is_not_used():
     assert in_unused.tolist() == [0.0, 0.0, 0.0]
 
 
+OUTPUTS = {
+    "one constant": lambda x, y: {"a": x["u"] * y, "b": ops.ones((2,))},
+    "constants": lambda x, y: [ops.ones((2,)), ops.zeros((2,))],
+    "detached": lambda x, y: (ops.stop_gradient(x["u"]), 2 * x["v"]),
+    "primals": lambda x, y: {"a": x["u"], "b": y, "c": x["u"]},
+    "a primal and a constant": lambda x, y: (y, ops.ones((2,))),
+    "like, but not of it": lambda x, y: [ops.ones_like(y), ops.zeros_like(x["v"])],
+}
+# The derivatives of the sum in u, v and y, where u = 2, v = 3, y = 5.
+SLOPES = {
+    "one constant": (5, 0, 2),
+    "constants": (0, 0, 0),
+    "detached": (0, 2, 0),
+    "primals": (2, 0, 1),
+    "a primal and a constant": (0, 0, 1),
+    "like, but not of it": (0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_vjp_is_zero_for_outputs_that_do_not_depend_on_the_primals(name):
+    u, v, y = (n * ops.ones((2,)) for n in (2, 3, 5))
+
+    def gradient(x, y):
+        outputs, pullback = backend.vjp(OUTPUTS[name], x, y)
+        return pullback(keras.tree.map_structure(ops.ones_like, outputs))
+
+    for f in (gradient, compiled(gradient)):
+        in_x, in_y = numbers(f({"u": u, "v": v}, y))
+        found = [x.tolist() for x in (in_x["u"], in_x["v"], in_y)]
+        assert found == [[slope] * 2 for slope in SLOPES[name]]
+
+
 def test_vjp_of_a_gather_is_dense():
     x = ops.convert_to_tensor([[1.0], [2.0], [3.0]])
     y, pullback = backend.vjp(lambda x: ops.take(x, 1, axis=0), x)

@@ -29,10 +29,15 @@ def vjp(f, *primals):
         outputs = f(*primals)
 
     def pullback(cotangents):
+        pairs = zip(tree.flatten(outputs), tree.flatten(cotangents), strict=True)
+        # PyTorch has no gradient of an output that depends on nothing.
+        pairs = [(y, a) for y, a in pairs if y.requires_grad]
+        if not pairs:
+            return tree.map_structure(torch.zeros_like, primals)
         gradients = torch.autograd.grad(
-            tree.flatten(outputs),
+            [y for y, _ in pairs],
             tree.flatten(primals),
-            tree.flatten(cotangents),
+            [a for _, a in pairs],
             allow_unused=True,
             materialize_grads=True,
         )
