@@ -31,13 +31,13 @@ def vjp(f, *primals):
     def pullback(cotangents):
         pairs = zip(tree.flatten(outputs), tree.flatten(cotangents), strict=True)
         # PyTorch has no gradient of an output that depends on nothing.
-        pairs = [(y, a) for y, a in pairs if y.requires_grad]
-        if not pairs:
+        moving = [(y, a) for y, a in pairs if y.requires_grad]
+        if not moving:
             return tree.map_structure(torch.zeros_like, primals)
         gradients = torch.autograd.grad(
-            [y for y, _ in pairs],
+            [y for y, _ in moving],
             tree.flatten(primals),
-            [a for _, a in pairs],
+            [a for _, a in moving],
             allow_unused=True,
             materialize_grads=True,
         )
