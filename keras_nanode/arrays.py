@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -27,12 +28,29 @@ def loops_in_python() -> bool:
     return unrolls_loops() and backend.is_known(ops.zeros(()))
 
 
+def namespace(x: Any) -> Any:
+    """The functions for x: those of NumPy for an array, else those of Keras."""
+    return np if isinstance(x, np.ndarray) else ops
+
+
+def eps(dtype: Any) -> float:
+    """The distance from 1 to the next number, of a dtype or that of a tensor."""
+    name = keras.backend.standardize_dtype(getattr(dtype, "dtype", dtype))
+    return float(np.finfo(name).eps)
+
+
 def as_like(x, like):
     """The scalar x as a float64 number if `like` is one, else as a tensor of its
     dtype."""
     if not isinstance(like, float):
         return ops.cast(x, like.dtype)
     return np.float64(float(ops.stop_gradient(x)) if ops.is_tensor(x) else x)
+
+
+def as_tensor(x: Any, dtype: str) -> Any:
+    """An array, or a tensor, as a tensor of the dtype."""
+    known = isinstance(x, np.ndarray)
+    return ops.convert_to_tensor(x, dtype) if known else ops.cast(x, dtype)
 
 
 def as_integer(x):

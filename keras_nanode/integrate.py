@@ -39,14 +39,16 @@ def integrate(
         return _shapes(problem, y0)
     ys, stats = adjoint.solve(problem, stepping_of(solver, steps), y0, params)
     if fails and stats and backend.is_known(stats["status"]):
-        status, t, h = (
-            ops.convert_to_numpy(stats[key]).item() for key in ("status", "t", "h")
+        status, t, h, reached = (
+            ops.convert_to_numpy(stats[key]).item()
+            for key in ("status", "t", "h", "reached")
         )
         if status != Status.SUCCESS:
             raise RuntimeError(
                 f"The adaptive steps of {name} ended before the last time. "
                 f"{Status(status).message} Received: status={Status(status).name}, "
-                f"t={t:.9g}, step size={h:.3g}, solver={solver.name!r}, steps={steps}"
+                f"t={t:.9g} behind {reached} of {problem.num_intervals} output times, "
+                f"step size={h:.3g}, solver={solver.name!r}, steps={steps}"
             )
     return ys, stats
 

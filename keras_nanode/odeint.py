@@ -50,12 +50,15 @@ def odeint(
             the gradient, this Jacobian covers two states and all parameters.
         steps: Positive integer, the number of equal steps between neighbouring times.
             Or `"adaptive"` or `Adaptive(rtol, atol, max_steps)`, for steps chosen by
-            the estimated error. None means adaptive steps, if the solver has an
-            estimate. Adaptive steps work in all of TensorFlow's loops, except in
+            the estimated error. Each time in `t` ends a step, and so costs one. None
+            means adaptive steps, if the solver has an estimate. Adaptive steps work in
+            all of TensorFlow's loops, except in
             `tf.vectorized_map` without `adjoint="backsolve"`: there, solve for all rows
             at once instead.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
-            `"reversible"`, `"backsolve"` or `"direct"`. `"bdf"` has its own continuous
+            `"reversible"`, `"backsolve"` or `"direct"`. All but `"backsolve"` give the
+            exact gradient of the steps, which are long where the solution is at rest:
+            see `Adaptive`. `"bdf"` has its own continuous
             adjoint: it takes `"checkpoint"` and `"backsolve"` for that and refuses the
             others.
         return_stats: Boolean, whether to return `(y, stats)`, with scalars
@@ -71,8 +74,10 @@ def odeint(
         from adaptive steps on JAX.)
 
         The gradient with respect to a time t_i is that of the exact solution, <a(t_i),
-        func(t_i, y_i)> with the cotangent a. With `adjoint="direct"` it is that of the
-        discrete steps and can be differentiated again. Of several equal times, the
+        func(t_i, y_i)> with the cotangent a. If the weights of `func` jump at t_i,
+        those of the interval before count. With `adjoint="direct"` it is that of the
+        discrete steps and can be differentiated again. Equal steps then move with the
+        times, and so do the places where they see a jump. Of several equal times, the
         first then gets all of it. `func` is evaluated for this gradient only on demand.
 
         If adaptive steps fail, y is NaN at the times that were not reached. A compiled

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
+from keras_nanode.pieces import into_interval_before
 from keras_nanode.structures import (
     add,
     nan_rows,
@@ -186,24 +187,25 @@ def follow(
     """Attaches to y its derivatives in the times, those of the exact solution.
 
     dy_i/dt_i is the field at (t_i, y_i). At the start, dy_0/dt_0 is minus the field at
-    (t_0, y0). It is evaluated, with times in the dtype, only if a gradient in the times
-    is requested.
+    (t_0, y0). If the weights jump there, it is that on the side of the interval before
+    t_i, and behind t_0. It is evaluated, with times in the dtype, only if a gradient in
+    the times is requested.
 
     Returns:
         y0 with its derivative, and a function that does this for the other states.
     """
 
-    def moved(t, y, sign):
+    def moved(t, beside, y, sign):
         def forward(*primals):
-            return zeros_like(primals[1]), primals
+            return zeros_like(primals[2]), primals
 
         def backward(residuals, cotangents):
-            t, y, params, constants = residuals
+            t, beside, y, params, constants = residuals
             here = field.with_constants(constants)
 
             def one(i, found):
-                time = ops.take(t, i)
-                dy = here.at(time, row(y, i), params, dtype)
+                time, side = ops.take(t, i), ops.take(beside, i)
+                dy = here.at(time, side, row(y, i), params, dtype)
                 parts = tree.map_structure(_product, row(cotangents, i), dy)
                 parts = [ops.cast(part, t.dtype) for part in tree.flatten(parts)]
                 return backend.write(found, i, sign * sum(parts))
@@ -213,12 +215,16 @@ def follow(
             found = backend.stack(backend.fori_loop(number, one, found))
             return found, *zeros_like(residuals[1:])
 
-        still = stop_gradient((y, params, field.constants))
+        still = stop_gradient((beside, y, params, field.constants))
         return add(y, backend.custom_vjp(forward, backward, refusal, t, *still))
 
-    t = times.given
-    start = moved(t[:1], tree.map_structure(lambda y: y[None], y0), -1)
-    return row(start, 0), lambda y: moved(t[1:], y, 1)
+    t, jump = times.given, bool(field.weights.breakpoints)
+    back = into_interval_before(t, dtype) if jump else 0.0
+    start = tree.map_structure(lambda y: y[None], y0)
+    start = moved(t[:1], t[:1] - back, start, -1)
+    # Before a time that equals the first one there is no interval.
+    beside = ops.where(t == t[0], t - back, t + back)[1:] if jump else t[1:]
+    return row(start, 0), lambda y: moved(t[1:], beside, y, 1)
 
 
 def _product(cotangent, slope):

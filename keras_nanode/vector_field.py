@@ -11,12 +11,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
-from keras_nanode.arrays import where
+from keras_nanode.arrays import namespace
 from keras_nanode.bases import Basis
+from keras_nanode.pieces import pieces, within_piece
 from keras_nanode.structures import add, row, stack, stacked, unstack, write
 from keras_nanode.tree import Structure
 
@@ -30,12 +30,28 @@ class FixedWeights:
         """For each node of a step, the index of its set of weights."""
         return [0] * num_nodes
 
+    def pieces(self, start: Any, end: Any) -> Any:
+        """`(n,)`, the number of breakpoints before each step. None if there are none.
+
+        Args:
+            start, end: `(n,)`, the ends of the steps, arrays in float64 or tensors. No
+                breakpoint may be between them.
+        """
+        return None
+
     def locate(
-        self, start: Any, end: Any, nodes: Any, dtype: str, jumps: bool = False
+        self,
+        piece: Any,
+        start: Any,
+        end: Any,
+        nodes: Any,
+        dtype: str,
+        jumps: bool = False,
     ) -> Any:
         """The input of `prepare` for the steps from `start` to `end`.
 
         Args:
+            piece: `(n,)`, what `pieces` gives for them.
             start, end: `(n,)`, arrays in float64 or tensors.
             nodes: `(n, nodes)`, the times of each step's nodes.
             dtype: The dtype of time in the solver.
@@ -95,14 +111,17 @@ class BasisWeights:
         constant = self.basis.piecewise_constant
         return [0] * num_nodes if constant else list(range(num_nodes))
 
-    def locate(self, start, end, nodes, dtype, jumps=False):
-        piece = pieces(self.breakpoints, start, end, dtype)
+    def pieces(self, start, end):
+        return pieces(self.breakpoints, start, end) if self.breakpoints else None
+
+    def locate(self, piece, start, end, nodes, dtype, jumps=False):
         times = (start + end)[:, None] / 2 if self.basis.piecewise_constant else nodes
-        times = _within_piece(times, piece, self.breakpoints, dtype)
+        times = within_piece(times, piece, self.breakpoints, dtype)
         if jumps:
-            before = np.append(piece[:1], piece[:-1])
-            start = _within_piece(start[:, None], before, self.breakpoints, dtype)
-            times = np.concatenate([times, start], axis=1)
+            xp = namespace(piece)
+            before = xp.concatenate([piece[:1], piece[:-1]])
+            start = within_piece(start[:, None], before, self.breakpoints, dtype)
+            times = xp.concatenate([times, start], axis=1)
         sets = times.shape[1]
         located = self.basis.locate(ops.reshape(ops.convert_to_tensor(times), (-1,)))
         return ops.reshape(located, (-1, sets, *located.shape[1:]))
@@ -158,78 +177,6 @@ def _one(cotangents: list[Structure]) -> Structure:
     return stack(cotangents) if len(cotangents) > 1 else cotangents[0]
 
 
-def between(start: Any, end: Any, fraction: Any, forwards: bool | None = None) -> Any:
-    """The time at a fraction of a step: exactly `start` at 0 and `end` at 1. It is
-    never outside the step by rounding. Arguments broadcast. See `nearest`."""
-    # At 0 and 1 the other end is multiplied by 0, so the result is exact.
-    time = start * (1 - fraction) + end * fraction
-    if isinstance(time, np.ndarray):
-        return np.clip(time, np.minimum(start, end), np.maximum(start, end))
-    return nearest(time, start, end, forwards)
-
-
-def nearest(time: Any, start: Any, end: Any, forwards: bool | None = None) -> Any:
-    """`time`, or the nearest end of the step if `time` is outside the step.
-
-    Args:
-        time, start, end: Tensors or arrays that broadcast.
-        forwards: Whether all steps run forwards in time, for times without a gradient.
-            None finds the direction of each step, and keeps the derivatives of `time`.
-    """
-    if forwards is not None:
-        return _clipped(time, *((start, end) if forwards else (end, start)))
-    ahead = start <= end
-    low, high = ops.where(ahead, start, end), ops.where(ahead, end, start)
-    return time + ops.stop_gradient(_clipped(time, low, high) - time)
-
-
-def _clipped(x, low, high):
-    # `ops.clip` would turn float64 into float32 on PyTorch.
-    x = where(x < low, low, x)
-    return where(x > high, high, x)
-
-
-def pieces(breakpoints, start, end, dtype):
-    """The piece between breakpoints that each step is in: the one with its middle.
-
-    In float64 arrays, rounding alone may separate a middle from a breakpoint. Such a
-    middle is in the piece that begins there, in either direction of time. Tensors have
-    the dtype.
-    """
-    if not breakpoints:
-        return np.zeros(1, "int64")
-    middle = (start + end) / 2
-    if isinstance(middle, np.ndarray):
-        rounding = 4 * np.spacing(np.maximum(abs(start), abs(end)).max())
-        return np.searchsorted(np.array(breakpoints), middle + rounding, side="right")
-    # Count edges, since some export formats have no search operation.
-    edges = ops.convert_to_tensor(np.array(breakpoints, dtype))
-    return ops.sum(ops.cast(middle[:, None] >= edges, "int32"), axis=-1)
-
-
-def _within_piece(times, piece, breakpoints, dtype):
-    """Moves `times` (steps, sets) into each step's piece between breakpoints.
-
-    A stage on a jump of z must see the side that its step is on, but a rounded time may
-    lie on either side. Takes arrays or tensors.
-    """
-    planned = isinstance(times, np.ndarray)
-    times = times.astype(dtype) if planned else times
-    if not breakpoints:
-        return times
-    edges = np.array(breakpoints, dtype)
-    # Finite limits, since a check for infinities in a graph would find infinite ones.
-    limits = np.finfo(dtype)
-    first = np.append(limits.min, edges)
-    last = np.nextafter(np.append(edges, limits.max), first)
-    if planned:
-        return np.clip(times, first[piece][:, None], last[piece][:, None])
-    low, high = (
-        backend.take(ops.convert_to_tensor(x), piece)[:, None] for x in (first, last)
-    )
-    return _clipped(times, low, high)
-
-
 @dataclasses.dataclass(frozen=True)
 class VectorField:
     """dy/dt = func(t, y, theta).
@@ -268,10 +215,14 @@ class VectorField:
         func = self.bind(constants)
         return dataclasses.replace(self, func=func, constants=constants)
 
-    def at(self, t: Any, y: Structure, params: Structure, dtype: str) -> Structure:
-        """dy/dt at a time, with theta computed from the parameters."""
+    def at(
+        self, t: Any, beside: Any, y: Structure, params: Structure, dtype: str
+    ) -> Structure:
+        """dy/dt at a time, with theta computed from the parameters. If the weights jump
+        there, those on the side of `beside` count, a time in the same piece."""
         weights, t = self.weights, ops.cast(t, dtype)
-        here = ops.reshape(t, (1,))
-        located = weights.locate(here, here, here[:, None], dtype)
+        here, beside = (ops.reshape(x, (1,)) for x in (t, beside))
+        piece = weights.pieces(beside, beside)
+        located = weights.locate(piece, here, here, here[:, None], dtype)
         theta = weights.at(weights.prepare(params, located), 0)[0]
         return self.func(t, y, theta)

@@ -35,6 +35,7 @@ ORDER = (
     "bases",
     "arrays",
     "structures",
+    "pieces",
     "vector_field",
     "dynamics",
     "solvers",

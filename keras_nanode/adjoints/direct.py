@@ -3,13 +3,24 @@
 import dataclasses
 
 import keras
+from keras import ops
 
 from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
-from keras_nanode.arrays import unrolls_loops
+from keras_nanode.arrays import take, unrolls_loops
+from keras_nanode.pieces import into_interval_before
 from keras_nanode.stepping import Adaptive
 from keras_nanode.stepping.loops import solve
-from keras_nanode.structures import stop_gradient
+from keras_nanode.stepping.stops import on_jumps
+from keras_nanode.structures import (
+    advance,
+    apply_if,
+    buffers,
+    row,
+    stacked,
+    stop_gradient,
+    write,
+)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -35,7 +46,7 @@ class Direct(Adjoint):
         if unrolls_loops():
             # The backend records a Python loop as it runs, and only its accepted steps.
             solution = stepping.run(problem, y0, params)
-            return solution.ys, solution.stats
+            return self._follow(problem, stepping, params, solution.ys), solution.stats
 
         def run(y0, params, tensors):
             here = problem.with_tensors(tensors)
@@ -45,9 +56,37 @@ class Direct(Adjoint):
             # XLA could not differentiate a loop of unknown length within another loop.
             steps = stepping.steps(here, stop_gradient(chosen.record))
             ys, _, _ = solve(steps, y0, params, limit=steps.limit)
-            return chosen.mark_unreached(ys), chosen.stats
+            ys = self._follow(here, stepping, params, chosen.mark_unreached(ys))
+            return ys, chosen.stats
 
         return backend.per_device(run, y0, params, problem.tensors)
+
+    def _follow(self, problem, stepping, params, ys):
+        """Attaches to ys the derivatives in output times on a jump of the weights.
+
+        Adaptive steps end on the jump, which does not move with the time. Equal steps
+        move with the times, and so do the places where they see a jump.
+        """
+        times, moves = problem.times, ops.is_tensor(problem.times)
+        on = on_jumps(problem) if moves and self.keeps_states(stepping) else None
+        if on is None:
+            return ys
+        fixed = ops.stop_gradient(times)
+        beside = fixed + into_interval_before(fixed, problem.dtype)
+        moved = ops.cast(times - fixed, problem.dtype)
+
+        def one(i, found):
+            time, side, h = (take(x, i + 1) for x in (fixed, beside, moved))
+
+            def follow(y):
+                slope = problem.field.at(time, side, y, params, problem.dtype)
+                return advance(y, h, (1.0,), [slope])
+
+            return write(found, i, apply_if(take(on, i), follow, row(ys, i)))
+
+        number = problem.num_intervals
+        found = buffers(number, row(ys, 0))
+        return stacked(backend.fori_loop(number, one, found))
 
     def kept(self, solution):
         raise TypeError("The backend keeps what it needs.")

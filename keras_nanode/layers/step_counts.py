@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.bases import ALL, Basis
+from keras_nanode.pieces import pieces
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.stepping import Adaptive, StepsLike, get_steps
-from keras_nanode.vector_field import pieces
 
 # The number of steps of the paper's networks.
 _LEAST_STEPS = 10
@@ -48,7 +48,7 @@ def warn_of_unseen_weights(
         return
     breakpoints = _inside(basis, t_span)
     edges = np.linspace(*t_span, steps + 1)
-    seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:], "float64")))
+    seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:])))
     count, times = len(breakpoints) + 1, _num_times(solver, steps)
     most = max(_MOST_OF_A_NAME, _MOST_FOR_A_TIME * times)
     if len(seen) < count:

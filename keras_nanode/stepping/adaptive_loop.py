@@ -15,7 +15,6 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from keras import ops
 
 from keras_nanode import backend, tree
@@ -23,6 +22,7 @@ from keras_nanode.arrays import (
     as_integer,
     as_like,
     cond,
+    eps,
     isfinite,
     take,
     unrolls_loops,
@@ -32,7 +32,7 @@ from keras_nanode.arrays import (
 from keras_nanode.stepping.control import first_length, step_factor
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.step import Step
-from keras_nanode.stepping.stops import Stops, eps
+from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import (
     advance,
     apply_if,
@@ -104,7 +104,7 @@ def _error(tableau, h, y, slopes):
 def adaptive_loop(
     stops: Stops,
     norm: Callable,
-    max_steps: int,
+    most: tuple[Any, Any],
     params: Structure,
     y0: Structure,
     extra: Any,
@@ -118,7 +118,8 @@ def adaptive_loop(
     Args:
         stops: The stops of the problem, whose solver has an embedded pair.
         norm: `norm(error, *states)`, at most 1 for an accepted step.
-        max_steps: The largest number of attempted steps.
+        most: The largest numbers of attempted steps: between two output times, and in
+            all.
         params: The parameters of the vector field.
         y0: The state at the first time.
         extra: The first value of what `visit` carries.
@@ -132,7 +133,7 @@ def adaptive_loop(
         `num_fevals`, `extra`, `reached` (the number of output times reached) and
         `distance` (from the first time).
     """
-    loop = _Loop(stops, norm, max_steps, params, evaluate, visit, meet)
+    loop = _Loop(stops, norm, most, params, evaluate, visit, meet)
     (state,) = backend.while_loop(loop.goes_on, loop.body, (loop.start(y0, extra),))
     unfinished = (state["status"] == 0) & (state["stop"] < stops.number)
     status = where(unfinished, int(Status.MAX_STEPS), state["status"])
@@ -145,33 +146,23 @@ def adaptive_loop(
 
 
 class _Loop:
-    def __init__(self, stops, norm, max_steps, params, evaluate, visit, meet):
+    def __init__(self, stops, norm, most, params, evaluate, visit, meet):
         problem = stops.problem
         self.stops, self.problem = stops, problem
-        self.norm, self.max_steps = norm, max_steps
+        self.norm, self.most = norm, most
         self.params, self.evaluate, self.visit = params, evaluate, visit
         self.meet, self.tableau = meet, problem.solver.tableau
-        self.meets, self.has_jumps = meet is not None and problem.several, False
-        if stops.rows is None:
-            self.has_jumps = self.meets
-            return
-        outputs = np.append(stops.rows[1:] != stops.rows[:-1], False)
-        # After these stops, the slope at y differs from that of the last stage before.
-        renews = stops.jumps | outputs if self.meets else stops.jumps
-        self.has_jumps = bool(renews.any())
-        self.outputs = stops.constant(outputs, "bool")
-        self.renews = stops.constant(renews, "bool")
+        self.meets = meet is not None and problem.several
+        # Where y changes, and where the slope at y then differs from that of the last
+        # stage before: there, and at jumps of the weights. None for nowhere.
+        self.outputs = stops.inner_outputs if problem.several else None
+        turns = self.outputs if self.meets else None
+        found = [x for x in (turns, stops.jumps) if x is not None]
+        self.renews = functools.reduce(operator.or_, found) if found else None
 
     def distance(self, state):
         """The distance from the first time."""
         return take(self.stops.at, state["stop"]) + state["s"]
-
-    def _turns(self, stop):
-        """Whether y changes at a stop, and whether the slope does."""
-        if self.stops.rows is None:
-            inner = self.meets & (stop + 1 < self.stops.number)
-            return inner, inner
-        return take(self.outputs, stop), take(self.renews, stop)
 
     def step(self, stop, start, end):
         """The step between two distances from a stop, and its located times."""
@@ -196,7 +187,7 @@ class _Loop:
         )
         return {
             "s": zero,
-            "h": h if self.stops.is_known else ops.stop_gradient(h),
+            "h": h if self.stops.are_numbers else ops.stop_gradient(h),
             "y": y0,
             # The slope at y, if the last stage of a step is the first of the next.
             "first": first if self.tableau.first_same_as_last else (),
@@ -204,6 +195,7 @@ class _Loop:
             "norm": zero + 1.0,
             "stop": none,
             "tried": none,
+            "most": self.stops.constant(self.most[0], "int32"),
             "accepted": none,
             "num_fevals": none + 2,
             "status": none,
@@ -212,7 +204,7 @@ class _Loop:
 
     def goes_on(self, state):
         running = (state["status"] == 0) & (state["stop"] < self.stops.number)
-        return running & (state["tried"] < self.max_steps)
+        return running & (state["tried"] < state["most"])
 
     def body(self, state):
         s, y, stop = state["s"], state["y"], state["stop"]
@@ -234,30 +226,47 @@ class _Loop:
             y, state["accepted"], ok, y_end, place, row, step, located, results
         )
         h = (end - s) * step_factor(norm, state["norm"], self.tableau.order)
+        arrived = ok & hits
         # A step cut short by a stop does not make the next one short.
-        h = where(ok & hits & (state["h"] > h), state["h"], h)
-        turns, renews = self._turns(stop)
+        h = where(arrived & (state["h"] > h), state["h"], h)
         after = {
             "s": where(ok, place[0], s),
             "h": h,
-            "y": self._met(row, ok & hits & turns, select(ok, y_end, y)),
+            "y": self._met(stop, row, arrived, select(ok, y_end, y)),
             "first": select(ok, results[-1], first) if state["first"] else (),
-            "stale": ok & hits & renews,
+            "stale": self._stale(stop, arrived),
             "norm": where(ok, norm, state["norm"]),
             "stop": where(ok, passed, stop),
             "tried": state["tried"] + 1,
+            "most": self._most(stop, arrived, state),
             "accepted": state["accepted"] + as_integer(ok),
             "num_fevals": num_fevals + self.tableau.num_stages - 1,
-            "status": self._status(norm, where(ok, end, s), h, ok & hits),
+            "status": self._status(norm, where(ok, end, s), h, arrived),
             "extra": self.visit(state["extra"], attempt),
         }
         return (after,)
 
-    def _met(self, row, arrived, y):
+    def _met(self, stop, row, arrived, y):
         """The state, changed by `meet` if it arrived at the next interval."""
         if not self.meets:
             return y
+        arrived = arrived & take(self.outputs, stop)
         return cond(arrived, lambda: self.meet(row + 1, y), lambda: y)
+
+    def _most(self, stop, arrived, state):
+        """The largest number of attempted steps up to the next output time."""
+        if self.outputs is None:
+            return state["most"]
+        each, in_all = self.most
+        most = state["tried"] + 1 + each
+        most = where(most < in_all, most, in_all)
+        return where(arrived & take(self.outputs, stop), most, state["most"])
+
+    def _stale(self, stop, arrived):
+        """Whether the last stage's slope is not that at the start of the next step."""
+        if self.renews is None:
+            return self.stops.constant(False, "bool")
+        return arrived & take(self.renews, stop)
 
     def _first(self, step, state):
         """The first stage's result, and the number of function evaluations so far."""
@@ -268,7 +277,7 @@ class _Loop:
 
         if not self.tableau.first_same_as_last:
             return evaluate(), num_fevals + 1
-        if not self.has_jumps:
+        if self.renews is None:
             return state["first"], num_fevals
         first = apply_if(stale, evaluate, state["first"])
         return first, num_fevals + as_integer(stale)

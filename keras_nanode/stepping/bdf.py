@@ -16,6 +16,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
+from keras_nanode.arrays import take
+from keras_nanode.pieces import between
 from keras_nanode.stepping.adaptive import Adaptive, statistics
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
@@ -23,7 +25,6 @@ from keras_nanode.stepping.stepping import Solution
 from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import nan_rows, select
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import between
 
 _AGAIN = (
     "The gradient of a solve is differentiated, in a gradient penalty or a Hessian "
@@ -71,25 +72,28 @@ def _solve(problem, control, y0, params):
         params,
     )
     state, stops = _Layout(y0, problem.dtype), Stops.of(problem)
-    at, y = ops.convert_to_tensor(stops.at), state.pack(y0)
+    at, y, pieces = ops.convert_to_tensor(stops.at), state.pack(y0), stops.pieces
+    first = _counters(at[0], control.max_steps)
 
     def advance(i, carry):
         y, counters, ys = carry
         end = ops.take(at, i + 1)
-        piece = _Piece(problem, state, params, counters["s"], end)
+        number = None if pieces is None else take(pieces, i)[None]
+        piece = _Piece(problem, state, params, counters["s"], end, number)
         found = _solve_piece(piece, control, counters, y)
         y = found.states[-1]
-        return y, _count(counters, found, end), backend.write(ys, i, y)
+        # Each state overwrites the one before; the last of an interval remains.
+        ys = backend.write(ys, stops.interval(i), y)
+        counters = _count(counters, found, end, stops.interval(i + 1))
+        arrived = counters["reached"] > stops.interval(i)
+        most = counters["tried"] + control.max_steps
+        most = ops.where(arrived, most, counters["most"])
+        return y, {**counters, "most": most}, ys
 
-    number = problem.num_intervals if stops.rows is None else stops.number
-    carry = (y, _counters(at[0]), backend.buffer(number, y))
+    carry = (y, first, backend.buffer(problem.num_intervals, y))
     _, counters, ys = backend.fori_loop(stops.number, advance, carry)
-    ys = backend.stack(ys)
-    if stops.rows is not None:
-        outputs = np.append(stops.rows[1:] != stops.rows[:-1], True)
-        ys = ops.take(ys, np.flatnonzero(outputs), axis=0)
     stats = statistics(problem, {**counters, "distance": counters["s"]})
-    return state.unpack(ys), stats
+    return state.unpack(backend.stack(ys)), stats
 
 
 class _Layout:
@@ -122,7 +126,8 @@ class _Layout:
 
 
 class _Piece:
-    """The vector field from distance `start` to `end`, with no jump between them.
+    """The vector field from distance `start` to `end`, with no jump between them: in
+    the piece of this number between breakpoints.
 
     The gradient flows to `constants`: the weights if they are constant in the piece,
     else the parameters.
@@ -135,8 +140,9 @@ class _Piece:
         params: Structure,
         start: Any,
         end: Any,
+        number: Any,
     ):
-        self.problem, self.state = problem, state
+        self.problem, self.state, self.number = problem, state, number
         self.start, self.end = start, end
         self.is_constant = problem.field.weights.set_of_nodes(2) == [0, 0]
         self.given = self._theta(params, 0.5) if self.is_constant else params
@@ -155,7 +161,7 @@ class _Piece:
         weights = self.problem.field.weights
         start, end = (self._time(s)[None] for s in (self.start, self.end))
         times = between(start, end, fraction)[:, None]
-        located = weights.locate(start, end, times, self.problem.dtype)
+        located = weights.locate(self.number, start, end, times, self.problem.dtype)
         return weights.at(weights.prepare(params, located), 0)[0]
 
     def slope(self, s, y, weights=None):
@@ -177,7 +183,7 @@ def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y: Any) -> An
         "evaluate_jacobian_lazily": False,
     }
     # No steps are left after a failure.
-    left = ops.where(counters["status"] == 0, control.max_steps - counters["tried"], 0)
+    left = ops.where(counters["status"] == 0, counters["most"] - counters["tried"], 0)
     adjoint = solver(max_num_steps=control.max_steps, **options)
     forward = solver(
         max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
@@ -213,14 +219,15 @@ def _library():
     return OrNaN, tfp.math.ode.ChosenBySolver
 
 
-def _counters(distance: Any) -> dict:
+def _counters(distance: Any, max_steps: int) -> dict:
     """The first counters, those of the adaptive loop."""
     none, zero = ops.convert_to_tensor(0, "int32"), ops.zeros_like(distance)
-    counts = dict.fromkeys(("tried", "accepted", "num_fevals", "status"), none)
+    names = ("tried", "accepted", "num_fevals", "status", "reached")
+    counts = {**dict.fromkeys(names, none), "most": none + max_steps}
     return {**counts, "s": zero, "h": zero}
 
 
-def _count(counters: dict, found: Any, end: Any) -> dict:
+def _count(counters: dict, found: Any, end: Any, interval: Any) -> dict:
     """The counters after one more piece, unchanged if an earlier piece failed."""
     diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
     failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
@@ -232,6 +239,8 @@ def _count(counters: dict, found: Any, end: Any) -> dict:
         "accepted": counters["accepted"] + jacobians - ops.cast(failed, "int32"),
         "num_fevals": counters["num_fevals"] + num_fevals,
         "status": ops.cast(status, "int32"),
+        "reached": ops.where(failed, counters["reached"], interval),
+        "most": counters["most"],
         "s": ops.where(failed, counters["s"], end),
         "h": h,
     }

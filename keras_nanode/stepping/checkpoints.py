@@ -70,10 +70,10 @@ class Segments:
         `count`, itself a tensor if unknown.
         """
         if not isinstance(limit, int):
-            root = ops.ceil(ops.cast(limit, "float32") ** 0.5)
-            num = num or ops.cast(ops.where(root > 1, root, 1.0), "int32")
+            root = _root(limit)
+            num = num or ops.where(root > 1, root, 1)
         else:
-            num = min(num or math.ceil(math.sqrt(limit)), limit)
+            num = min(num or _root(limit), limit)
         length = -(-count // num)
         length = ops.where(length > 1, length, 1)
         return cls(count, length, 0, num, num + -(-limit // num))
@@ -116,19 +116,26 @@ def _positive_part(x):
     return max(x, 0) if isinstance(x, int) else ops.where(x > 0, x, 0)
 
 
+def _root(x):
+    """ceil(sqrt(x)) of an integer or a tensor."""
+    if isinstance(x, int):
+        return math.ceil(math.sqrt(x))
+    return ops.cast(ops.ceil(ops.cast(x, "float32") ** 0.5), "int32")
+
+
 class Rule(abc.ABC):
     """Which states to keep if the number of steps is unknown.
 
-    `limit` is the largest number of steps. The state of the rule is one integer,
-    `mark`. Its first value is `first_mark`.
+    `limit` is the largest number of steps, a tensor if that is unknown. The state of
+    the rule is one integer, `mark`. Its first value is `first_mark`.
     """
 
-    limit: int
+    limit: Any
     first_mark: int
 
     @property
     @abc.abstractmethod
-    def capacity(self) -> int:
+    def capacity(self) -> Any:
         """As in `Segments`."""
 
     @abc.abstractmethod
@@ -154,20 +161,20 @@ class Growing(Rule):
     kept, for any number n of steps. The mark is the slot of the next state to keep.
     """
 
-    limit: int
+    limit: Any
     first_mark = 0
     FIRST: ClassVar = 16
 
     @property
-    def most(self) -> int:
-        more = math.ceil(math.sqrt(max(self.limit - self.FIRST, 0)))
-        return min(self.limit, self.FIRST + more)
+    def most(self) -> Any:
+        most = self.FIRST + _root(_positive_part(self.limit - self.FIRST))
+        return where(self.limit < most, self.limit, most)
 
     @property
-    def capacity(self) -> int:
+    def capacity(self) -> Any:
         # The last segment is the longest, and it comes after all others.
         before = self.most - 1
-        return before + 2 * max(before - self.FIRST, 0) + 1
+        return before + 2 * _positive_part(before - self.FIRST) + 1
 
     def keep(self, saved, mark, i, y):
         later = _positive_part(mark - self.FIRST)
@@ -189,13 +196,16 @@ class Doubling(Rule):
     mark is the stride.
     """
 
-    limit: int
+    limit: Any
     num: int
     first_mark = 1
 
     @property
-    def capacity(self) -> int:
-        return self.num + 2 ** math.ceil(math.log2(max(1, self.limit / self.num)))
+    def capacity(self) -> Any:
+        if isinstance(self.limit, int):
+            return self.num + 2 ** math.ceil(math.log2(max(1, self.limit / self.num)))
+        # More than twice the quotient is more than the power of 2 above it.
+        return self.num + 2 * self.limit // self.num + 2
 
     def keep(self, saved, mark, i, y):
         # Write first: XLA cannot read from an unwritten buffer of unknown batch size.

@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_nanode import backend
-from keras_nanode.arrays import loops_in_python, take
+from keras_nanode.arrays import as_tensor, loops_in_python, namespace, take
+from keras_nanode.pieces import between
 from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.loops import backward_loop, balanced, solve
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Batch, Steps
 from keras_nanode.stepping.stepping import Solution, Stepping
 from keras_nanode.structures import row, zeros_like
-from keras_nanode.vector_field import between, pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,27 +89,26 @@ class FixedSteps(Steps):
         self.count = problem.num_used * steps
         self.limit = problem.num_intervals * steps
         times, nodes = problem.times, np.array(problem.solver.nodes)
-        of: Any = np if isinstance(times, np.ndarray) else ops
+        xp = namespace(times)
         fractions = np.arange(steps + 1) / steps
-        if of is ops:
+        if xp is ops:
             fractions, nodes = (ops.cast(x, times.dtype) for x in (fractions, nodes))
         edges = between(times[:-1, None], times[1:, None], fractions[None])
-        start = of.reshape(edges[:, :-1], (-1,))
-        end = of.reshape(edges[:, 1:], (-1,))
+        start = xp.reshape(edges[:, :-1], (-1,))
+        end = xp.reshape(edges[:, 1:], (-1,))
         at = between(start[:, None], end[:, None], nodes[None])
-        lengths = of.repeat((times[1:] - times[:-1]) / steps, steps)
-        known = of is np and loops_in_python()
-        self.h = lengths if known else _tensor(lengths, problem.dtype)
-        self.times = _tensor(at, problem.dtype)
+        lengths = xp.repeat((times[1:] - times[:-1]) / steps, steps)
+        known = xp is np and loops_in_python()
+        self.h = lengths if known else as_tensor(lengths, problem.dtype)
+        self.times = as_tensor(at, problem.dtype)
         self.jumps = None
         weights = problem.field.weights
         jumps = problem.solver.carries_slopes and bool(weights.breakpoints)
-        self.located = weights.locate(start, end, at, problem.dtype, jumps)
+        piece = weights.pieces(start, end)
+        self.located = weights.locate(piece, start, end, at, problem.dtype, jumps)
         if jumps:
-            piece = pieces(weights.breakpoints, start, end, problem.dtype)
-            self.jumps = ops.convert_to_tensor(
-                np.append(False, piece[1:] != piece[:-1])
-            )
+            changes = xp.concatenate([piece[:1] != piece[:1], piece[1:] != piece[:-1]])
+            self.jumps = ops.convert_to_tensor(changes)
 
     def loop(self, count, body, state, limit=None):
         """Like `backend.fori_loop`, over steps or over their batches or segments."""
@@ -128,18 +126,9 @@ class FixedSteps(Steps):
 
     def batch(self, first):
         # A short last batch would run past the end. Those rows are never used.
-        of: Any = np if isinstance(self.h, np.ndarray) else ops
-        numbers = first + of.arange(self.batch_size, dtype="int32")
-        numbers = of.minimum(numbers, self.limit - 1)
+        xp = namespace(self.h)
+        indices = first + xp.arange(self.batch_size, dtype="int32")
+        indices = xp.minimum(indices, self.limit - 1)
         given = (self.times, self.located, self.jumps)
-        others = (x if x is None else row(x, numbers) for x in given)
-        return Batch(take(self.h, numbers), *others)
-
-
-def _tensor(x, dtype):
-    """`x` as a tensor of the dtype. Tensors are cast."""
-    return (
-        ops.convert_to_tensor(x, dtype)
-        if isinstance(x, np.ndarray)
-        else ops.cast(x, dtype)
-    )
+        others = (x if x is None else row(x, indices) for x in given)
+        return Batch(take(self.h, indices), *others)

@@ -20,9 +20,10 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.SUCCESS: "The last time was reached.",
     Status.MAX_STEPS: (
-        "The largest number of steps was tried before the last time was reached. Raise "
-        "`max_steps` or the tolerances of `Adaptive`; if the problem is stiff, an "
-        "explicit solver needs steps that are too small for it."
+        "The largest number of steps between two output times, or in all, was tried. "
+        "Raise `max_steps` or the tolerances of `Adaptive`, or ask for fewer output "
+        "times, since each costs a step; if the problem is stiff, an explicit solver "
+        "needs steps that are too small for it."
     ),
     Status.UNDERFLOW: (
         "The step became too small for the precision of t without meeting the "

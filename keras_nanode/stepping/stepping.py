@@ -19,8 +19,9 @@ class Solution:
     Attributes:
         ys: y at the output times, stacked; NaN at those that were not reached.
         stats: A dict of scalars: `num_steps`, `num_accepted`, `num_rejected`,
-            `num_fevals`, `status`, and where the solve stopped: `t`, `h`. Empty for
-            equal steps, whose statistics are known.
+            `num_fevals`, `status`, `reached` (the number of output times reached) and
+            where the solve stopped: `t`, `h`. Empty for equal steps, whose statistics
+            are known.
         unreached: `(intervals,)`, which output times were not reached. None for none.
         state: The solver's last state, only for equal steps.
         record: The data from which `Stepping.steps` makes the same steps again.
