@@ -16,7 +16,7 @@ def decay(t, y):
 
 
 def test_there_may_be_more_output_times_than_steps_between_two():
-    """At all defaults, where a graph makes that many steps cheap, and with gradients."""
+    """At all defaults, where a graph makes so many steps cheap, and with gradients."""
     in_graphs = keras.backend.backend() != "torch"
     steps, number = (None, 4098) if in_graphs else (Adaptive(max_steps=60), 62)
     times = np.linspace(0, 10, number)
