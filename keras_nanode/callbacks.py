@@ -48,6 +48,10 @@ class Evaluations(keras.callbacks.Callback):
     ['flow_failed', 'flow_nfe', 'loss']
     """
 
+    def __init__(self):
+        super().__init__()
+        self._odes: dict[str, ODE] = {}
+
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._told = epoch, set()
         odes = [x for x in all_layers(self.model) if isinstance(x, ODE)]

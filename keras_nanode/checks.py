@@ -223,6 +223,15 @@ def one_series(shape: Sequence[int | None]) -> str:
     return f"{expected}, not {tuple(shape)}"
 
 
+def config(owner: type, value: Any, *needed: str) -> dict:
+    """`value`, if it is a configuration of `owner` with the keys that are `needed`."""
+    if not isinstance(value, dict) or any(key not in value for key in needed):
+        keys = f", with {', '.join(map(repr, needed))}" if needed else ""
+        expected = f"a dict as `get_config` of a {owner.__name__} gives it{keys}"
+        raise wrong("config", value, expected)
+    return value
+
+
 def span(name: str, value: Any) -> tuple[float, float]:
     """`value` as two numbers, if it is two different, finite times."""
     expected = "two different, finite times (t0, t1), as in (0, 10)"

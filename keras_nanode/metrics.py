@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import checks
+from keras_nanode import backend, checks
 
 # Wang et al. 2004, for values in [0, 1].
 _WINDOW, _SIGMA = 11, 1.5
@@ -105,9 +105,11 @@ def _blur(size):
 
 def _frames(a, b):
     a, b = checks.tensor("a", a), checks.tensor("b", b)
-    if min(len(a.shape), len(b.shape)) < 3 or a.shape[-3:] != b.shape[-3:]:
+    few = min(len(a.shape), len(b.shape)) < 3
+    if few or a.shape[-3:] != b.shape[-3:] or not _go_together(a.shape, b.shape):
         raise ValueError(
-            "`a` and `b` must be frames of one shape (..., height, width, channels). "
+            "`a` and `b` must be frames of one shape (..., height, width, channels), "
+            "with leading axes that can be broadcast. "
             f"Received: a with shape {tuple(a.shape)}, b with shape {tuple(b.shape)}"
         )
     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in (a, b)]
@@ -116,7 +118,32 @@ def _frames(a, b):
             "`a` and `b` must be floating frames, in [0, 1]. Divide bytes by 255. "
             f"Received: a with dtype={dtypes[0]}, b with dtype={dtypes[1]}"
         )
+    for name, x in (("a", a), ("b", b)):
+        _check_range(name, x)
     return ops.cast(a, "float32"), ops.cast(b, "float32")
+
+
+def _go_together(shape, other):
+    """Whether two shapes can be broadcast and no axis is empty. Unknown axes may."""
+    pairs = zip(reversed(shape), reversed(other), strict=False)
+    equal = all(m == n or None in (m, n) or 1 in (m, n) for m, n in pairs)
+    return equal and 0 not in (*shape, *other)
+
+
+# A prediction may pass the ends of [0, 1]. Frames in [-1, 1] and bytes pass by far.
+_BEYOND = 0.5
+
+
+def _check_range(name, x):
+    # NaN is no error: it is seen in the result.
+    outside = ops.any((x < -_BEYOND) | (x > 1 + _BEYOND))
+    symbolic = isinstance(outside, keras.KerasTensor) or backend.is_shape(outside)
+    if not symbolic and backend.is_known(outside) and bool(outside):
+        low, high = float(ops.min(x)), float(ops.max(x))
+        raise ValueError(
+            f"`{name}` must be frames with values in [0, 1]. Divide bytes by 255. "
+            f"Received: {name} in [{low:g}, {high:g}]"
+        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +200,8 @@ def best_of(
         tuple(checks.tensor(name, x).shape)
         for name, x in (("videos", videos), ("samples", samples))
     )
-    if len(shape) != 5 or of_samples != (*shape[:1], *of_samples[1:2], *shape[1:]):
+    fits = of_samples == (*shape[:1], *of_samples[1:2], *shape[1:])
+    if len(shape) != 5 or not fits or 0 in of_samples:
         raise ValueError(
             "`samples` must have the shape (batch, num_samples, time, height, width, "
             "channels) for `videos` of shape (batch, time, height, width, channels). "
@@ -182,8 +210,8 @@ def best_of(
     # Take one sample at a time: the metric's intermediates are as large as its input.
     values = np.stack(
         [
-            ops.convert_to_numpy(metric(videos, samples[:, i]))
-            for i in range(samples.shape[1])
+            _of_frames(metric(videos, samples[:, i]), shape)
+            for i in range(of_samples[1])
         ],
         axis=1,
     )
@@ -198,6 +226,17 @@ def best_of(
     # A sample that is NaN is never the best.
     index = np.where(unknown, -np.inf, means).argmax(axis=1)
     return BestSample(values[np.arange(len(index)), index], index)
+
+
+def _of_frames(values, shape):
+    """What a metric gives for videos of a shape, as an array."""
+    found = np.asarray(ops.convert_to_numpy(values))
+    if found.shape != shape[:2] or found.dtype.kind not in "iuf":
+        raise ValueError(
+            "`metric` must give a number for each frame, (batch, time) for videos of "
+            f"shape {shape}. Received: shape {found.shape}, dtype {found.dtype}"
+        )
+    return found
 
 
 def frechet_distance(videos: Any, generated: Any, features: Callable) -> float:
@@ -233,17 +272,16 @@ def frechet_distance(videos: Any, generated: Any, features: Callable) -> float:
     """
     checks.function("features", features)
     a, b = (
-        ops.convert_to_numpy(features(x)).astype("float64") for x in (videos, generated)
+        checks.array("features", ops.convert_to_numpy(features(x)), "real numbers")
+        for x in (videos, generated)
     )
-    if (
-        a.ndim != 2
-        or b.ndim != 2
-        or a.shape[1] != b.shape[1]
-        or min(len(a), len(b)) < 2
-    ):
+    shapes = {x.ndim for x in (a, b)} == {2} and a.shape[1] == b.shape[1] > 0
+    finite = np.isfinite(a).all() and np.isfinite(b).all()
+    if not shapes or min(len(a), len(b)) < 2 or not finite:
         raise ValueError(
-            "`features` must give (batch, n) for both sets, of two videos at least. "
-            f"Received: features of shapes {a.shape} and {b.shape}"
+            "`features` must give finite numbers, (batch, n), for both sets, of two "
+            f"videos at least. Received: features of shapes {a.shape} and {b.shape}"
+            f"{'' if finite else ', with NaN or infinity'}"
         )
     covariance_a, covariance_b = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     root = _square_root(covariance_a)

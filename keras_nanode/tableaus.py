@@ -128,7 +128,7 @@ class Tableau:
 
     @classmethod
     def from_config(cls, config: dict) -> "Tableau":
-        return cls(**config)
+        return cls(**checks.config(cls, config))
 
 
 def _row(name: str, row: Any) -> tuple[float, ...]:

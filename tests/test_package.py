@@ -27,6 +27,7 @@ CODE = EXAMPLES + "".join(
 ORDER = (
     "tree",
     "checks",
+    "given_times",
     "keywords",
     "stateless",
     "order_conditions",
@@ -48,7 +49,7 @@ ORDER = (
     "models",
 )
 # Nobody imports these, which import no more than is named here.
-LEAVES = {"callbacks": ("layers",), "datasets": (), "metrics": ()}
+LEAVES = {"callbacks": ("layers",), "datasets": (), "metrics": ("backend",)}
 BACKENDS = {"tensorflow", "jax", "torch", "openvino"}
 
 

@@ -3,7 +3,7 @@
 import abc
 from typing import Any
 
-from keras_nanode import backend
+from keras_nanode import backend, checks
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.stepping import Adaptive, Problem, Solution, Stepping
 from keras_nanode.structures import nan_if, stop_gradient, zeros_like
@@ -26,7 +26,7 @@ class Adjoint(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict) -> "Adjoint":
-        return cls(**config)
+        return cls(**checks.config(cls, config))
 
     def check(self, solver: Solver | BDF) -> None:
         """Raises a ValueError if the adjoint cannot take this solver."""

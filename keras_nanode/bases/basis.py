@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import checks
+from keras_nanode import checks, given_times
 
 
 class Basis(abc.ABC):
@@ -62,7 +62,7 @@ class Basis(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict) -> "Basis":
-        return cls(**config)
+        return cls(**checks.config(cls, config))
 
     def __eq__(self, other):
         return type(self) is type(other) and self.get_config() == other.get_config()
@@ -249,6 +249,14 @@ class Broadcasting(Basis, metaclass=_Sealing):
 
     def values(self, t):
         return self(t)
+
+    @staticmethod
+    def as_times(t):
+        """The times as a tensor, of any shape, if they are numbers or one already."""
+        if ops.is_tensor(t):
+            return t
+        expected = "finite times, as numbers or a tensor"
+        return ops.convert_to_tensor(given_times.times("t", t, expected))
 
     def fraction(self, t):
         """The position of t in the domain: 0 at its start, 1 at its end."""

@@ -36,6 +36,7 @@ class Constant(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
+        t = self.as_times(t)
         return ops.expand_dims(ops.ones_like(t), -1)
 
     def get_config(self) -> dict:
@@ -76,6 +77,7 @@ class Bucket(Broadcasting):
         self.breakpoints = _equal_edges(self.domain, self.size)[1:-1]
 
     def __call__(self, t):
+        t = self.as_times(t)
         return ops.one_hot(self.locate(t), self.size, dtype=t.dtype)
 
     def locate(self, t):
@@ -144,6 +146,7 @@ class BSpline(Broadcasting):
         self._clamped = np.array((*first, *edges, *last))
 
     def __call__(self, t):
+        t = self.as_times(t)
         # The Cox-de Boor recurrence, from degree 0 up. A degree has one function less
         # than the one before. The arrays keep their shape, which JAX compiles once, and
         # what is past the last function is cut off in the end.

@@ -43,6 +43,7 @@ class Polynomial(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
+        t = self.as_times(t)
         # Multiply, since some backends have no gradient of t**0 at t = 0.
         powers = [ops.ones_like(t)]
         for _ in range(self.degree):
@@ -85,6 +86,7 @@ class Legendre(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
+        t = self.as_times(t)
         x = 2 * self.fraction(t) - 1
         polynomials = [ops.ones_like(x), x]
         for k in range(1, self.degree):
@@ -130,6 +132,7 @@ class Cosine(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
+        t = self.as_times(t)
         frequencies = ops.convert_to_tensor(np.pi * np.arange(self.size), t.dtype)
         waves = ops.cos(ops.expand_dims(self.fraction(t), -1) * frequencies)
         scale = np.where(np.arange(self.size) > 0, 2**0.5, 1.0)
@@ -179,6 +182,7 @@ class Trigonometric(Broadcasting):
         self.domain = check_domain(domain)
 
     def __call__(self, t):
+        t = self.as_times(t)
         harmonics = np.arange(1, self.order + 1) * (2 * np.pi / self.period)
         angles = ops.expand_dims(t, -1) * ops.convert_to_tensor(harmonics, t.dtype)
         waves = ops.stack([ops.cos(angles), ops.sin(angles)], axis=-1)

@@ -146,12 +146,16 @@ def _read_npz(file: PathLike, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         actions.ndim == 3
         and actions.shape[:2] == video.shape[:2]
         and actions.dtype.kind in "fiu"
+        and actions.size > 0
+        and bool((np.abs(actions) <= np.finfo("float32").max).all())
     )
-    if (video.ndim, video.dtype) != (5, np.uint8) or len(video) < 2 or not fits:
+    right = (video.ndim, video.dtype) == (5, np.uint8) and video.size > 0
+    if not right or len(video) < 2 or not fits:
         shapes = {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
         raise ValueError(
             "`video` must be uint8 of shape (clips, frames, height, width, channels), "
-            "2 clips at least, and `actions` numbers, (clips, frames, action_dim). "
+            "2 clips at least, and `actions` finite numbers, (clips, frames, "
+            "action_dim). No axis may be empty. "
             f"Received: {shapes} in {str(file)!r}"
         )
     return arrays

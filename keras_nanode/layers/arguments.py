@@ -1,9 +1,11 @@
 """What public layers do with the arguments of their constructors."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
+from keras_nanode import checks
 from keras_nanode.keywords import by_position, too_many, unknown
 from keras_nanode.layers.trainable import TrainableParts
 
@@ -25,7 +27,8 @@ _OF_KERAS = (
 
 
 class CheckedArguments(TrainableParts):
-    """Names a wrong keyword, and makes the constructor's arguments read-only.
+    """Names a wrong keyword, and makes the constructor's arguments read-only. Refuses
+    inputs that are no tensor, at the outer call alone.
 
     An attribute that may be changed later is a property with a setter.
     """
@@ -48,6 +51,15 @@ class CheckedArguments(TrainableParts):
                 if name not in (*known, *_OF_KERAS):
                     raise unknown(cls, known, name, kwargs[name], _OF_KERAS)
         return super().__new__(cls, *args, **kwargs)
+
+    def __call__(self, *args, **kwargs):
+        if args or "inputs" in kwargs:
+            inputs = args[0] if args else kwargs["inputs"]
+            dtype = getattr(inputs, "dtype", None)
+            odd = dtype is None or _NO_NUMBERS.search(str(dtype))
+            if odd and is_ours(type(self).call):
+                _check_inputs(self, inputs)
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     def __setattr__(self, name, value):
         known = getattr(type(self), name, None)
@@ -84,6 +96,21 @@ def _own_arguments(cls: type) -> tuple[str, ...]:
 
 def _made_with(name: str) -> str:
     return f"`type(layer).from_config({{**layer.get_config(), {name!r}: ...}})`"
+
+
+# Dtypes as NumPy, TensorFlow, JAX and PyTorch write them.
+_NO_NUMBERS = re.compile(r"complex|str|object|[US]\d")
+
+
+def _check_inputs(layer, inputs):
+    if "complex" in str(getattr(inputs, "dtype", "")):
+        checks.no_complex("inputs", inputs)
+    given = hasattr(inputs, "dtype") or inputs is None
+    if given or isinstance(inputs, (list, tuple, dict)):
+        raise ValueError(
+            f"The layer {layer.name!r} takes one tensor of numbers as `inputs`. "
+            f"Received: {checks.shown('inputs', inputs)}"
+        )
 
 
 def arguments_of(cls: Any) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Augment(CheckedArguments, keras.Layer):
     def __init__(self, channels: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.channels = checks.integer("channels", channels)
+        self.input_spec = keras.layers.InputSpec(min_ndim=1)
         self.supports_masking = True
 
     def call(self, inputs):

@@ -154,7 +154,7 @@ class Block(CheckedArguments, keras.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
+        config = dict(checks.config(cls, config))
         quantized = config.pop("quantized", None)
         block = super().from_config(config)
         block._quantized = quantized

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_nanode import checks
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.bases import Basis
 from keras_nanode.layers.arguments import (
@@ -72,6 +73,7 @@ class _BlockODE(ODE):
 
     @classmethod
     def from_config(cls, config):
+        config = checks.config(cls, config)
         made = super().from_config({k: v for k, v in config.items() if k != _PATTERN})
         set_flags(made.dynamics.layer, checked_flags(config.get(_PATTERN, {})))
         return made

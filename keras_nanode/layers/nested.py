@@ -42,7 +42,7 @@ class Nesting:
     def from_config(cls, config):
         if not cls.nested:
             return cls(**config)
-        layer = config[cls.nested]
+        layer = checks.config(cls, config, cls.nested)[cls.nested]
         if not isinstance(layer, keras.Layer):
             layer = deserialize(layer)
         kept = flags(layer)

@@ -199,6 +199,7 @@ class ODE(CheckedArguments, Nesting, Flow, keras.Layer):
         Returns:
             The state at t0, up to the error of the solver.
         """
+        outputs = as_state(outputs, "outputs")
         if not self.built:
             self.build(outputs.shape)
         return self._flow(outputs, self.t_span[::-1], None, mask)

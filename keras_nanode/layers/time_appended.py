@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_nanode import checks
+from keras_nanode import checks, given_times
 from keras_nanode.dynamics import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting, symbolic_output
@@ -55,6 +55,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     def __init__(self, layer: keras.Layer, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.layer = checks.layer("layer", layer)
+        self.input_spec = keras.layers.InputSpec(min_ndim=1)
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape):
@@ -71,7 +72,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
     def appended(self, inputs, t):
         """The inputs with the time as their last channel."""
         x = ops.cast(inputs, self.compute_dtype)
-        t = as_scalar(t, self.compute_dtype)
+        t = as_scalar(given_times.one_time("t", t), self.compute_dtype)
         return ops.concatenate([x, t * ops.ones_like(x[..., :1])], axis=-1)
 
     def compute_output_shape(self, input_shape):

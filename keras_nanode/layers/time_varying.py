@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import backend, bases, checks
+from keras_nanode import backend, bases, checks, given_times
 from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
 from keras_nanode.bases.samples import combination_of_one, sample
@@ -18,7 +18,7 @@ from keras_nanode.layers.trainable import Flags, flags
 from keras_nanode.layers.trial import try_out
 from keras_nanode.stateless import LayerFunction, split_variables, value_of
 
-_STARTS = ("layer", "constant", "independent")
+STARTS = ("layer", "constant", "independent")
 # Each builds a copy of the layer.
 _MOST_DRAWS = 1024
 
@@ -103,7 +103,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 f"Received: {checks.shown('layer', layer)}"
             )
         self.basis = bases.get(basis)
-        self.start = checks.one_of("start", start, _STARTS)
+        self.start = checks.one_of("start", start, STARTS)
         self.supports_masking = layer.supports_masking
 
     @property
@@ -228,9 +228,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
                 f"The layer {self.name!r} has no weights before it is built. Call it "
                 f"on an input first. Received: t={t!r}"
             )
-        given, t = t, checks.tensor("t", t, self._time_dtype)
+        expected = "a finite number or a sequence of them"
+        given, t = t, given_times.times("t", t, expected)
         if len(t.shape) > 1:
-            raise checks.wrong("t", given, "a number or a sequence of times")
+            raise checks.wrong("t", given, expected)
+        if isinstance(t, np.ndarray) and t.size:
+            self.basis.check_covers("t", t.reshape(-1).tolist())
+        t = ops.convert_to_tensor(t, self._time_dtype)
         located = self.basis.locate(ops.reshape(t, (-1,)))
         theta = [self.basis.combine(located, value_of(c)) for c in self.coefficients]
         return theta if len(t.shape) else [w[0] for w in theta]
@@ -240,7 +244,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         return "float64" if self.variable_dtype == "float64" else "float32"
 
     def call(self, inputs, t, mask=None):
-        t = ops.convert_to_tensor(t, self._time_dtype)
+        t = ops.convert_to_tensor(given_times.one_time("t", t), self._time_dtype)
         theta = self.weights_at(ops.reshape(t, ()))
         return self.function()(theta, with_mask(inputs, mask))
 

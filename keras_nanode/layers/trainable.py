@@ -55,7 +55,7 @@ class TrainableParts:
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
+        config = dict(checks.config(cls, config))
         found = config.pop(FLAGS, None)
         layer = super().from_config(config)  # type: ignore[misc]
         if found is not None:

@@ -8,6 +8,7 @@ from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
 from keras_nanode.layers.horizon import flow_times
+from keras_nanode.layers.time_varying import STARTS
 from keras_nanode.models.choices import basis_of
 
 # The blocks whose weights depend on time: three rows of the paper's Table 1, and more.
@@ -96,6 +97,7 @@ def classifier(
         - Time Dependence in Non-Autonomous Neural ODEs, arXiv 2005.01906, section 3.1
     """
     checks.integer("steps", steps)
+    checks.one_of("start", start, STARTS)  # also where the block has no use for it
     automatic = isinstance(t_span, str) and t_span == "auto"
     given = None if automatic else checks.span("t_span", t_span)
     solver, adjoint = solvers.get(solver), adjoints.get(adjoint)

@@ -197,7 +197,7 @@ class Reversible(_Reversible):
 
     @classmethod
     def from_config(cls, config: dict) -> "Reversible":
-        return cls(**config)
+        return cls(**checks.config(cls, config))
 
 
 def _mirrored(node: float) -> float:

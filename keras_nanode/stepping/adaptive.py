@@ -98,7 +98,7 @@ class Adaptive(Stepping):
 
     @classmethod
     def from_config(cls, config: dict) -> "Adaptive":
-        return cls(**config)
+        return cls(**checks.config(cls, config))
 
     @functools.cached_property
     def _norm(self):

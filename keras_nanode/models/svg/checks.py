@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_nanode import backend, bases, checks
@@ -60,12 +61,13 @@ _TOLERANCE = 1e-2
 
 def frames(name: str, x: Any, shape: tuple[int, ...], least: int) -> None:
     """Checks videos: their axes, their dtype and, if it is known, their range."""
-    given = tuple(x.shape)
-    if len(given) != 5 or given[2:] != shape:
+    given = tuple(x.shape) if hasattr(x, "shape") else None
+    if given is None or len(given) != 5 or given[2:] != shape:
+        found = checks.shown(name, x) if given is None else f"{name} with shape {given}"
         raise ValueError(
             f"`{name}` must have the shape (batch, time, height, width, channels), "
             f"with frames of shape {shape}, the model's `frame_shape`. "
-            f"Received: {name} with shape {given}"
+            f"Received: {found}"
         )
     if given[1] is not None and given[1] < least:
         raise ValueError(
@@ -87,7 +89,17 @@ def frames(name: str, x: Any, shape: tuple[int, ...], least: int) -> None:
         )
 
 
+def keys(inputs: dict) -> None:
+    if "frames" not in inputs or set(inputs) - {"frames", "actions"}:
+        raise ValueError(
+            "The inputs must be frames, or a dict of 'frames' and, for a model with "
+            f"actions, 'actions'. Received: a dict of {tuple(inputs)}"
+        )
+
+
 def in_range(x):
+    if isinstance(x, np.ndarray):  # as large as a data set: take no memory for it
+        return bool(_inside(x.min(initial=0)) & _inside(x.max(initial=0)))
     return ops.all(_inside(x))
 
 
@@ -111,28 +123,44 @@ def actions(given: Any, dim: int, videos: Any, time: Any) -> Any:
     """The first `time` actions of `videos`, with size 0 for a model without actions."""
     if given is None and not dim:
         return ops.zeros((ops.shape(videos)[0], time, 0), videos.dtype)
-    given = None if given is None else ops.convert_to_tensor(given)
+    given = None if given is None else checks.tensor("actions", given)
     shape = () if given is None else tuple(given.shape)
-    right = len(shape) == 3 and shape[2] == dim > 0
+    right = len(shape) == 3 and shape[2] == dim > 0 and _agree(shape, videos.shape)
     if not right or (isinstance(time, int) and (shape[1] or time) < time):
         wanted = (
-            f"`actions` must have the shape (batch, time, {dim}), with the model's "
+            f"`actions` must have the shape (batch, time, {dim}), with the videos' "
+            "batch, the model's "
             f"`action_dim`, and a time of at least {time}: one from each frame to the "
             "next."
             if dim
             else "A model with action_dim=0 takes no `actions`."
         )
         raise ValueError(f"{wanted} Received: actions with shape {shape or None}")
+    checks.no_complex("actions", given)
     return ops.cast(given[:, :time], videos.dtype)
 
 
-def noise(given: Any, shape: tuple[int, ...]) -> Any:
-    """The noise as a tensor, if it has the right shape."""
-    given = ops.cast(ops.convert_to_tensor(given), "float32")
-    if tuple(given.shape)[1:] != shape:
+def _agree(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+    """Whether two batches may have as many entries. Either may be unknown."""
+    return None in (shape[0], other[0]) or shape[0] == other[0]
+
+
+def noise(given: Any, batch: int | None, shape: tuple[int, ...]) -> Any:
+    """The noise as a tensor, if it has the right shape, and finite numbers."""
+    given = checks.tensor("noise", given)
+    found, expected = tuple(given.shape), (batch, *shape)
+    if found[1:] != shape or not _agree(found, expected):
         raise ValueError(
             "`noise` must have the shape (batch, num_samples, num_frames, latent_dim), "
-            f"here (batch, {', '.join(map(str, shape))}). "
-            f"Received: noise with shape {tuple(given.shape)}"
+            f"here ({batch or 'batch'}, {', '.join(map(str, shape))}). "
+            f"Received: noise with shape {found}"
         )
-    return given
+    dtype = keras.backend.standardize_dtype(given.dtype)
+    finite = keras.backend.is_float_dtype(dtype) and ops.all(ops.isfinite(given))
+    if finite is False or (backend.is_known(finite) and not bool(finite)):
+        raise ValueError(
+            "`noise` must be finite floating numbers, as of a standard normal "
+            f"distribution. Received: noise with dtype={dtype}"
+            f"{'' if finite is False else ', with NaN or infinity'}"
+        )
+    return ops.cast(given, "float32")

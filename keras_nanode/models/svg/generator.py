@@ -86,6 +86,8 @@ class VideoGenerator(TrainableParts, Nesting, keras.Model):
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`, but checks the range of an array first."""
         context = x.get("context") if isinstance(x, dict) else x
+        if x is None or isinstance(x, (str, list, tuple)):
+            raise checks.wrong("x", x, "the videos' first frames, a dict or a dataset")
         if isinstance(context, np.ndarray):
             least = self.model.context_frames
             check.frames("context", context, self.model.frame_shape, least)
@@ -101,7 +103,7 @@ class VideoGenerator(TrainableParts, Nesting, keras.Model):
         Returns:
             A list of one `keras.InputSpec` or of one dict of them.
         """
-        specs = self._specs(noise)
+        specs = self._specs(checks.boolean("noise", noise))
         return [specs if len(specs) > 1 else specs["context"]]
 
     def _specs(self, noise):

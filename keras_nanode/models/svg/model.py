@@ -14,6 +14,7 @@ from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import checks as check
 from keras_nanode.models.svg import recurrent, vgg
 from keras_nanode.models.svg.generation import roll_out
+from keras_nanode.models.svg.learning import LearnsFromVideos, refuse
 
 # What the width-keeping part of a VGG block can be: convolutions, or an ODE whose
 # weights are constant ("auto") or combined over one of these bases.
@@ -21,7 +22,7 @@ VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class SVG(TrainableParts, keras.Model):
+class SVG(LearnsFromVideos, TrainableParts, keras.Model):
     """Predicts videos, many futures for one past: SVG with a learned prior (SVG-LP).
 
     An encoder h turns frames into features. A frame x_t is decoded from the features of
@@ -198,7 +199,7 @@ class SVG(TrainableParts, keras.Model):
         return {"frames": frames, "actions": (None, None, self.action_dim)}
 
     def call(self, inputs, training=None):
-        frames, actions = self._split(inputs)
+        frames, actions = self.frames_and_actions(inputs)
         features, *skips = recurrent.over_time(self.encoder, frames, training)
         before = recurrent.joined(features[:, :-1], actions)
         behind = recurrent.joined(features[:, 1:], actions)
@@ -215,10 +216,11 @@ class SVG(TrainableParts, keras.Model):
             **dict(zip(recurrent.GAUSSIANS, (*q, *p), strict=True)),
         }
 
-    def _split(self, inputs):
+    def frames_and_actions(self, inputs):
         """Frames, and the actions that lead from each to the next."""
         frames, actions = inputs, None
         if isinstance(inputs, dict):
+            check.keys(inputs)
             frames, actions = inputs["frames"], inputs.get("actions")
         check.frames("frames", frames, self.frame_shape, self.context_frames + 1)
         transitions = (frames.shape[1] or ops.shape(frames)[1]) - 1
@@ -227,12 +229,8 @@ class SVG(TrainableParts, keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "SVG learns from videos alone. Give `fit` and `evaluate` a tensor or a "
-                "dataset of tensors (with actions, of dicts), not of tuples. "
-                f"Received: targets={y!r}, sample_weight={sample_weight!r}"
-            )
+        refuse("targets", y)
+        refuse("sample_weight", sample_weight)
         frames = x["frames"] if isinstance(x, dict) else x
         backend.require(check.in_range(frames), check.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
@@ -274,7 +272,7 @@ class SVG(TrainableParts, keras.Model):
         """
         num_frames = checks.integer("num_frames", num_frames)
         num_samples = checks.integer("num_samples", num_samples)
-        context = ops.convert_to_tensor(context)
+        context = checks.tensor("context", context)
         check.frames("context", context, self.frame_shape, self.context_frames)
         context = ops.cast(context, self.compute_dtype)
         transitions = context.shape[1] + num_frames - 1
@@ -284,7 +282,7 @@ class SVG(TrainableParts, keras.Model):
             # Drawn before the loop, so that the loop's body is a pure function.
             batch = ops.shape(context)[0]
             noise = recurrent.noise((batch, *shape), self.seed_generator)
-        noise = check.noise(noise, shape)
+        noise = check.noise(noise, context.shape[0], shape)
         return check.nan_for_bad(roll_out(self, context, actions, noise), context)
 
     def get_config(self):
