@@ -581,7 +581,7 @@ def test_bad_videos_stop_a_compiled_function(x, message):
     model.compile()
     # Not a ValueError on every backend when it only shows at run time.
     with pytest.raises(Exception, match=message):
-        model.evaluate(x, verbose=0)
+        model.evaluate(((batch,) for batch in [x]), verbose=0)
         backend.await_reports()
 
 
@@ -599,7 +599,7 @@ def test_targets_are_refused():
         ({"num_samples": 0}, "Received: num_samples=0"),
         ({"context": videos(2, 1)}, "at least 2 frames.*Received: context with 1"),
         ({"context": 2 * videos(2, 2)}, r"in \[0, 1\].*Received: context in \[0"),
-        ({"noise": normal(2, 1, 3, 4)}, r"here \(batch, 1, 3, 3\).*\(2, 1, 3, 4\)"),
+        ({"noise": normal(2, 1, 3, 4)}, r"here \(2, 1, 3, 3\).*\(2, 1, 3, 4\)"),
         ({"actions": normal(2, 5, 2)}, r"takes no `actions`. Received: .*\(2, 5, 2\)"),
     ],
 )

@@ -35,6 +35,7 @@ class CheckedArguments(TrainableParts):
 
     # The arguments of this library's constructors in the class hierarchy.
     _given: frozenset[str] = frozenset()
+    call: Callable
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

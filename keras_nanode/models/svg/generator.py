@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
@@ -72,6 +73,13 @@ class VideoGenerator(TrainableParts, Nesting, keras.Model):
         pass
 
     def call(self, inputs):
+        return self.model.generate(
+            num_frames=self.num_frames,
+            num_samples=self.num_samples,
+            **self._named(inputs),
+        )
+
+    def _named(self, inputs):
         given = inputs if isinstance(inputs, dict) else {"context": inputs}
         known = self._specs(noise=True)
         if "context" not in given or set(given) - set(known):
@@ -79,19 +87,24 @@ class VideoGenerator(TrainableParts, Nesting, keras.Model):
                 f"The inputs must be a dict with 'context', and of the keys "
                 f"{tuple(known)} alone. Received: the keys {tuple(given)}"
             )
-        return self.model.generate(
-            num_frames=self.num_frames, num_samples=self.num_samples, **given
-        )
+        return given
 
     def predict(self, x, *args, **kwargs):
-        """As `keras.Model.predict`, but checks the range of an array first."""
-        context = x.get("context") if isinstance(x, dict) else x
+        """As `keras.Model.predict`, but checks the values of arrays first."""
         if x is None or isinstance(x, (str, list, tuple)):
             raise checks.wrong("x", x, "the videos' first frames, a dict or a dataset")
-        if isinstance(context, np.ndarray):
-            least = self.model.context_frames
-            check.frames("context", context, self.model.frame_shape, least)
+        if isinstance(x, (dict, np.ndarray)) or ops.is_tensor(x):
+            self._check_values(**self._named(x))
         return super().predict(x, *args, **kwargs)
+
+    def _check_values(self, context, noise=None, actions=None):
+        model = self.model
+        check.frames("context", context, model.frame_shape, model.context_frames)
+        transitions = context.shape[1] + self.num_frames - 1
+        check.actions(actions, model.action_dim, context, transitions)
+        if noise is not None:
+            shape = self._specs(noise=True)["noise"].shape[1:]
+            check.noise(noise, len(context), shape)
 
     def input_signature(self, noise=False):
         """The input signature for `export`, with or without the noise as an input.

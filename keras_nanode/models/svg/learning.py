@@ -25,6 +25,10 @@ class LearnsFromVideos(keras.Model):
         self._refuse("evaluate", args, kwargs)
         return super().evaluate(*args, **kwargs)
 
+    def predict(self, *args, **kwargs):
+        self._refuse("predict", args, kwargs)
+        return super().predict(*args, **kwargs)
+
     def train_on_batch(self, *args, **kwargs):
         self._refuse("train_on_batch", args, kwargs)
         return super().train_on_batch(*args, **kwargs)
