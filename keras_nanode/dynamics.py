@@ -1,15 +1,14 @@
 """Vector fields dy/dt from a user's Keras layer or function."""
 
-import contextlib
-import functools
 import inspect
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_nanode import backend, checks, tree
+from keras_nanode.alias import alias
 from keras_nanode.bases import Basis
 from keras_nanode.stateless import (
     LayerFunction,
@@ -21,6 +20,7 @@ from keras_nanode.tree import Structure
 from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
 
 _OF_KERAS = ("training", "mask")
+_HALF = ("float16", "bfloat16")
 
 
 class WeightsOverTime:
@@ -117,30 +117,30 @@ class _Masked(keras.Layer):
         return ops.copy(inputs)
 
 
-@functools.cache
-def _masked() -> keras.Layer:
-    return _Masked()
+# Without state, so that all threads can call it.
+_MASKED = _Masked()
 
 
 def with_mask(x, mask=None):
     """x with the mask attached, where Keras' layers look for it. A mask of None leaves
     x unchanged."""
-    return x if mask is None else _masked()(x, mask=mask)
+    return x if mask is None else _MASKED(x, mask=mask)
 
 
-@contextlib.contextmanager
-def passing_on(layer: keras.Layer, mask: Any = None) -> Iterator[None]:
-    """Silences Keras' warning that the layer loses the mask: its caller passes the mask
-    on."""
-    supported = layer.supports_masking
-    if mask is None or supported:
-        yield
-        return
-    layer.supports_masking = True
-    try:
-        yield
-    finally:
-        layer.supports_masking = supported
+def passing_on(layer: keras.Layer, mask: Any = None) -> Any:
+    """The layer, without Keras' warning that it loses the mask: its caller passes the
+    mask on."""
+    if mask is None or layer.supports_masking:
+        return layer
+    return alias(layer, supports_masking=True)
+
+
+def _with_exact_time(layer: keras.Layer) -> Any:
+    """The layer, without the cast of its inputs to half precision: that would move a
+    time, even into a wrong bucket. Keras still casts the layer's weights."""
+    if layer.compute_dtype in _HALF and takes_time(layer):
+        return alias(layer, _convert_input_args=False)
+    return layer
 
 
 def vector_field(
@@ -162,6 +162,7 @@ def vector_field(
         whole, variables = LayerFunction(layer), split_variables(layer)[0]
         weights = FixedWeights()
 
+    whole = whole.calling(passing_on(_with_exact_time(whole.layer), mask))
     takes_mask = "mask" in inspect.signature(whole.layer.call).parameters
     dtype = layer.compute_dtype
     # Casting the time to half precision would move it.
@@ -182,8 +183,7 @@ def vector_field(
             if mask and others and takes_mask:
                 # With several inputs, Keras would look for a mask named after each.
                 (others["mask"],) = mask
-            with passing_on(function.layer, *mask):
-                dy = function(theta, first, **others)
+            dy = function(theta, first, **others)
             return as_slope(y, dy, f"The dynamics {layer.name!r}")
 
         # A mask is one more tensor that the layer sees.

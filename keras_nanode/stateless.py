@@ -1,7 +1,7 @@
 """Layers and functions as pure functions of everything that gets a gradient."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -56,7 +56,7 @@ class LayerFunction:
         self._weights = trainable if weights is None else weights
         if state is None:
             state = [(v, value_of(v)) for v in others]
-        self._state, self._closes_over = state, True
+        self._state, self._closes_over, self._callee = state, True, layer
         if drawn := _drawn_from(layer, [variable for variable, _ in state]):
             raise ValueError(_impure(layer, f"updates {drawn[0].path!r}"))
 
@@ -69,9 +69,15 @@ class LayerFunction:
         """The function with other constants. If it must not close over a trainable
         variable, a call that reads one raises a ValueError."""
         variables = [variable for variable, _ in self._state]
-        state = list(zip(variables, constants, strict=True))
-        function = LayerFunction(self.layer, self._weights, state)
+        function = copy.copy(self)
+        function._state = list(zip(variables, constants, strict=True))
         function._closes_over = closes_over
+        return function
+
+    def calling(self, callee: keras.Layer) -> "LayerFunction":
+        """The function that calls an alias of the layer."""
+        function = copy.copy(self)
+        function._callee = callee
         return function
 
     @property
@@ -103,8 +109,8 @@ class LayerFunction:
         given = list(zip(self._weights, weights, strict=True))
         scope = _Watching(given + self._state, collect_losses=True)
         scope.stranger = None if self._closes_over else self.layer.name
-        with scope, _exactly(self.layer, args, named):
-            outputs = self.layer(*args, **named)
+        with scope:
+            outputs = self._callee(*args, **named)
         if scope.updated:
             raise ValueError(_impure(self.layer, f"updates {scope.updated[0]!r}"))
         if scope.losses:
@@ -216,24 +222,3 @@ def _impure(layer: keras.Layer, deed: str) -> str:
         "alone. Put Dropout, noise and activity regularizers outside of the ODE. "
         f"Received: {type(layer).__name__}"
     )
-
-
-@contextlib.contextmanager
-def _exactly(layer: keras.Layer, args: tuple, named: dict) -> Iterator[None]:
-    """Under mixed precision Keras would round t to float16, which moves it to a wrong
-    bucket. So a layer called with a time gets its arguments unchanged. Keras still
-    casts its weights."""
-    if len(args) + len(named) == 1:
-        yield
-        return
-    call = layer.call
-
-    def exact(*_, **options):
-        return call(*args, **{**options, **named})
-
-    # Bypasses Keras, which would track the attribute.
-    object.__setattr__(layer, "call", exact)
-    try:
-        yield
-    finally:
-        object.__delattr__(layer, "call")

@@ -29,6 +29,7 @@ ORDER = (
     "checks",
     "given_times",
     "keywords",
+    "alias",
     "stateless",
     "order_conditions",
     "tableaus",

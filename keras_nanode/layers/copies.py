@@ -2,13 +2,14 @@
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_nanode import tree
+from keras_nanode.layers.parts import attributes_in
+from keras_nanode.layers.quiet import quiet
 from keras_nanode.layers.trainable import flags, set_flags
 from keras_nanode.tree import Structure
 
@@ -72,9 +73,7 @@ def _made_again(layer: keras.Layer, copy: Callable, seed_offset: int) -> keras.L
 
 def config_of(layer: keras.Layer, describe: Callable) -> dict | None:
     """What `describe` says about the layer's configuration, or None if it fails."""
-    with warnings.catch_warnings():
-        # Keras warns about lambdas, which are a problem in files only.
-        warnings.simplefilter("ignore")
+    with quiet(attributes_in(layer)):
         try:
             return describe(layer)
         except Exception:  # from any object in it that cannot be described

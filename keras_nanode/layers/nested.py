@@ -1,17 +1,19 @@
 """Layers that take another layer as an argument."""
 
-import warnings
 from typing import Any
 
 import keras
 
 from keras_nanode import checks, tree
+from keras_nanode.alias import alias
 from keras_nanode.layers.copies import (
     argument_names,
     attribute_of,
     config_of,
     copy_layer,
 )
+from keras_nanode.layers.parts import Holder, attributes_in
+from keras_nanode.layers.quiet import quiet
 from keras_nanode.layers.trainable import (
     Flags,
     deserialize,
@@ -52,7 +54,7 @@ class Nesting:
         return made
 
 
-class Held:
+class Held(Holder):
     """Hides a layer and its variables from Keras, since they are not part of the layer
     that holds them."""
 
@@ -93,42 +95,13 @@ def _ids(variables: list[keras.Variable]) -> set[int]:
     return {id(v) for v in variables}
 
 
-def all_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer and all layers in its attributes, in their attributes, and so on."""
-    found, queue = {id(layer): layer}, [layer]
-    while queue:
-        for value in _leaves(vars(queue.pop(0))):
-            if isinstance(value, keras.Layer) and id(value) not in found:
-                found[id(value)] = value
-                queue.append(value)
-    return list(found.values())
-
-
-def _leaves(value):
-    # Not `keras.tree.flatten`: it sorts dictionary keys, and some keys are layers.
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, Held):
-        value = value.layer
-    if isinstance(value, (list, tuple, set)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
 def symbolic_output(layer: keras.Layer, x: keras.KerasTensor, **others: Any) -> Any:
     """What a layer gives for a symbolic input. It is built if necessary.
 
     Keras numbers the symbolic calls of a layer, and a file of a functional model names
     those that are part of it. This one is part of no model and takes no number.
     """
-    calls = layer._inbound_nodes
-    number = len(calls)
-    try:
-        return layer(x, **others)
-    finally:
-        del calls[number:]
+    return alias(layer, _inbound_nodes=[])(x, **others)
 
 
 def built_copy(
@@ -160,8 +133,7 @@ def _culprit(layer: keras.Layer) -> str:
         if not (attribute := attribute_of(layer, name)):
             continue
         value = getattr(layer, attribute)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet(attributes_in(layer)):
             try:
                 keras.saving.serialize_keras_object(value)
             except (NotImplementedError, TypeError, ValueError):

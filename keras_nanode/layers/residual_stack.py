@@ -9,7 +9,8 @@ from keras_nanode import checks
 from keras_nanode.dynamics import passing_on, same_shape, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.copies import copy_layer
-from keras_nanode.layers.nested import Nesting, all_layers, symbolic_output
+from keras_nanode.layers.nested import Nesting, symbolic_output
+from keras_nanode.layers.parts import all_layers
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -85,8 +86,7 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
     def call(self, inputs, mask=None):
         x = inputs
         for block in self.blocks:
-            with passing_on(block, mask):
-                change = block(with_mask(x, mask))
+            change = passing_on(block, mask)(with_mask(x, mask))
             dtype = keras.backend.result_type(x.dtype, change.dtype)
             x = ops.cast(x, dtype) + ops.cast(change, dtype)
         return x

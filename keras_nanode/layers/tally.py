@@ -1,5 +1,6 @@
 """Counts what a layer's adaptive solves cost in training, and how they ended."""
 
+import threading
 from typing import Any
 
 import keras
@@ -39,6 +40,8 @@ class Tally:
         )
         # Compiled JAX functions cannot assign to variables. They report here.
         self._reported = np.zeros(_SIZE)
+        # Threads may train at once, and JAX reports from threads of its own.
+        self._lock = threading.Lock()
 
     @property
     def resource(self) -> Any:
@@ -51,10 +54,12 @@ class Tally:
         fevals = ops.cast(stats["num_fevals"], "float32")
         counts = ops.stack([ops.ones_like(fevals), fevals, *ended])
         if not backend.report(self._add_reported, counts, state):
-            self._counts.assign_add(counts)
+            with self._lock:
+                self._counts.assign_add(counts)
 
     def _add_reported(self, counts):
-        self._reported = self._reported + np.asarray(counts)
+        with self._lock:
+            self._reported = self._reported + np.asarray(counts)
 
     def reset(self):
         backend.await_reports()

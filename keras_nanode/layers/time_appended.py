@@ -63,8 +63,7 @@ class TimeAppended(CheckedArguments, Nesting, keras.Layer):
 
     def call(self, inputs, t, mask=None):
         x = with_mask(self.appended(inputs, t), mask)
-        with passing_on(self.layer, mask):
-            return self.layer(x)
+        return passing_on(self.layer, mask)(x)
 
     def compute_mask(self, inputs, previous_mask=None):
         return self.layer.compute_mask(inputs, previous_mask)

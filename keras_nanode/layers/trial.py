@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from keras_nanode.layers.nested import all_layers
+from keras_nanode.layers.parts import all_layers
 
 
 def try_out(

@@ -22,7 +22,7 @@ from keras_nanode.layers import (
 )
 from keras_nanode.layers.arguments import is_ours
 from keras_nanode.layers.copies import copy_layer
-from keras_nanode.layers.nested import all_layers
+from keras_nanode.layers.parts import all_layers
 from keras_nanode.layers.trainable import flags, set_flags
 from keras_nanode.stateless import split_variables
 from keras_nanode.stepping import Problem, get_steps
