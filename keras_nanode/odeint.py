@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import adjoints, checks, solvers, tree
+from keras_nanode import adjoints, backend, checks, solvers, tree
 from keras_nanode import times as form
 from keras_nanode.dynamics import Flow, arrangement, function_field, vector_field
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
@@ -116,29 +116,35 @@ def odeint(
     args = _as_args(args, dtype)
     field, params = _with_args(*_as_field(func, adjoint, times.given, y0, args), args)
 
-    follows = times.is_tensor and not adjoint.follows_times
-    start, arrived = y0, lambda y: y
-    if follows:
-        start, arrived = form.follow(times, field, dtype, y0, params, adjoint.refusal)
-    if times.moves:
-        ys, stats = integrate(
-            field,
-            start,
-            params,
-            times.different if follows else times.differentiable(),
-            count=times.count,
-            solver=method,
-            steps=steps,
-            adjoint=adjoint,
-            name="`odeint`",
-            fails=not return_stats,
+    def solve():
+        follows = times.is_tensor and not adjoint.follows_times
+        start, arrived = y0, lambda y: y
+        if follows:
+            start, arrived = form.follow(
+                times, field, dtype, y0, params, adjoint.refusal
+            )
+        if times.moves:
+            ys, stats = integrate(
+                field,
+                start,
+                params,
+                times.different if follows else times.differentiable(),
+                count=times.count,
+                solver=method,
+                steps=steps,
+                adjoint=adjoint,
+                name="`odeint`",
+                fails=not return_stats,
+            )
+            ys = times.at_given(start, ys)
+        else:
+            ys, stats = times.at_rest(start), dict.fromkeys(STATS, 0)
+        y = tree.map_structure(
+            lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ys)
         )
-        ys = times.at_given(start, ys)
-    else:
-        ys, stats = times.at_rest(start), dict.fromkeys(STATS, 0)
-    y = tree.map_structure(
-        lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ys)
-    )
+        return y, stats
+
+    y, stats = backend.held_by_outputs(solve)
     if not return_stats:
         return y
     if not isinstance(steps, Adaptive):

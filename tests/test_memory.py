@@ -78,6 +78,72 @@ def test_a_loaded_solve_without_its_gradient_says_so(tmp_path):
             tape.gradient(loaded.solve(y), y)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="graphs are PyTorch's")
+@pytest.mark.parametrize("differentiated", [False, True])
+@pytest.mark.parametrize("name", [*SOLVES, "direct"])
+def test_what_keeps_its_own_solution_dies_with_it(name, differentiated):
+    options = SOLVES.get(name, {"solver": "heun", "steps": 3, "adjoint": "direct"})
+
+    class Function:
+        def __call__(self, t, y, w):
+            return keras.tree.map_structure(lambda y: -w * y, y)
+
+    def tensor(shape):
+        return ops.ones(shape).requires_grad_()
+
+    def function(y, t):
+        f = Function()
+        f.kept = odeint(f, y, t, (tensor(()),), **options)
+        return f, sum(y.sum() for y in keras.tree.flatten(f.kept))
+
+    def layer(training):
+        ode = layers.ODE(keras.layers.Dense(3), **options)
+        # Not as an attribute: Keras would take it for a part of the layer.
+        ode.dynamics.__dict__["kept"] = y = ode(tensor((4, 3)), training=training)
+        return ode.dynamics, y.sum()
+
+    several = {"a": tensor((3,)), "b": tensor((2,))}
+    uses = [
+        lambda: function(tensor((3,)), [0.0, 1.0]),
+        lambda: function(several, [0.0, 0.5, 1.0]),
+        lambda: function(tensor((3,)), ops.linspace(0.0, 1.0, 2).requires_grad_()),
+        lambda: layer(False),
+        lambda: layer(True),
+    ]
+
+    def left_by(use):
+        keeper, total = use()
+        if differentiated:
+            total.backward()
+        return weakref.ref(keeper)
+
+    left = [left_by(use) for use in uses]
+    gc.collect()
+    assert [ref() for ref in left] == [None] * len(uses)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others cannot write")
+@pytest.mark.parametrize("name", SOLVES)
+def test_a_solution_may_be_written_to_and_only_its_sum_be_kept(name):
+    def total(write):
+        w = ops.ones(()).requires_grad_()
+        y = odeint(
+            lambda t, y, w: -w * y, ops.ones(2), [0.0, 1.0], (w,), **SOLVES[name]
+        )
+        return w, (y.mul_(3) if write else 3 * y).sum()
+
+    def gradients(w, total):
+        gc.collect()
+        total.backward(retain_graph=True)
+        first = w.grad.clone()
+        total.backward()
+        return [float(first), float(w.grad - first)]
+
+    found = gradients(*total(write=True))
+    assert found[0] == found[1] != 0
+    assert found == gradients(*total(write=False))
+
+
 def test_a_layer_and_its_model_die_like_stock_ones():
     def use(layer):
         model = keras.Sequential([keras.Input((3,)), layer])

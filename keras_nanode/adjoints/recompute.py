@@ -26,7 +26,8 @@ class Recompute(Adjoint):
 
     def backward(self, problem, stepping, primals, kept, cotangents):
         def solve(y0, params):
-            return self.adjoint.solve(problem, stepping, y0, params)[0]
+            found = self.adjoint.solve, problem, stepping, y0, params
+            return backend.held_by_outputs(*found)[0]
 
         _, pullback = backend.vjp(solve, *primals)
         return pullback(cotangents)

@@ -16,6 +16,9 @@ any structure of tensors that `keras.tree` understands.
 `per_device(f, *primals) -> outputs`
     `f(*primals)`. In `jax.shard_map`, the gradients in primals that are equal on all
     devices are summed over these in the end, and not in each round of a loop in f.
+`held_by_outputs(f, *primals) -> outputs`
+    `f(*primals)`. On PyTorch, the outputs hold the functions of the gradients in f, and
+    all are freed together, even if these functions lead back to the outputs.
 `cond(condition, f, g) -> results`
     `f()` if the scalar condition holds, else `g()`.
 `while_loop(cond, body, state) -> state`
@@ -88,6 +91,7 @@ _module = _load(keras.backend.backend())
 vjp = _module.vjp
 custom_vjp = _module.custom_vjp
 per_device = _module.per_device
+held_by_outputs = _module.held_by_outputs
 cond = _module.cond
 while_loop = _module.while_loop
 fori_loop = _module.fori_loop

@@ -8,7 +8,7 @@ registered only refers to them, so that a graph that nobody uses is freed.
 
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -43,6 +43,19 @@ def custom_gradient(f: Callable, *inputs: Any) -> list:
 
     sources = [tf.convert_to_tensor(x) for x in (*outputs, *inputs, *variables)]
     return _identities(sources, pullback)[: len(outputs)]
+
+
+def once(pull: Callable, message: str, cotangents: list, primals: Sequence) -> list:
+    """`pull(*cotangents)` in eager mode, with an error in place of its gradient."""
+
+    @tf.custom_gradient
+    def run(*sources):
+        def refuse(*_, variables=None):
+            raise ValueError(message)
+
+        return pull(*map(tf.stop_gradient, sources[: len(cotangents)])), refuse
+
+    return run(*cotangents, *primals)
 
 
 def _identities(sources: list, pullback: Callable) -> list:

@@ -46,6 +46,10 @@ def per_device(f, *primals):
     return f(*_varying.apart(f, primals))
 
 
+def held_by_outputs(f, *primals):
+    return f(*primals)
+
+
 def cond(condition, f, g):
     return lax.cond(condition, *_varying.joined(f, g))
 

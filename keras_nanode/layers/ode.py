@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import adjoints, checks, solvers
+from keras_nanode import adjoints, backend, checks, solvers
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.adjoints.recompute import for_inference
 from keras_nanode.dynamics import (
@@ -207,20 +207,25 @@ class ODE(CheckedArguments, Nesting, Flow, keras.Layer):
     def _flow(self, inputs, t_span, training, mask):
         field, params = self.field(mask)
         adjoint = self.adjoint if training else for_inference(self.adjoint, self.steps)
-        y, stats = integrate(
-            field,
-            as_state(inputs),
-            params,
-            np.array(t_span),
-            solver=self.solver,
-            steps=self.steps,
-            adjoint=adjoint,
-            name=f"the layer {self.name!r}",
-            fails=not (training and self.tally.skips),
-        )
+
+        def solve():
+            y, stats = integrate(
+                field,
+                as_state(inputs),
+                params,
+                np.array(t_span),
+                solver=self.solver,
+                steps=self.steps,
+                adjoint=adjoint,
+                name=f"the layer {self.name!r}",
+                fails=not (training and self.tally.skips),
+            )
+            return ops.cast(y[0], self.compute_dtype), stats
+
+        y, stats = backend.held_by_outputs(solve)
         if training and self.is_adaptive:
             self.tally.add(stats, inputs)
-        return ops.cast(y[0], self.compute_dtype)
+        return y
 
     def field(self, mask=None):
         """The dynamics as a vector field, and their parameters."""

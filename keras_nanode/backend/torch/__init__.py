@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager
-from keras_nanode.backend.torch import recording
+from keras_nanode.backend.torch import closures, recording
 from keras_nanode.backend.torch.saved import put, saved_by
 
 _WRITTEN = (
@@ -53,7 +53,7 @@ class _CustomVJP(torch.autograd.Function):
     def forward(ctx, forward, backward, message, primals, structure, *flat_primals):
         outputs, residuals = forward(*tree.pack_sequence_as(primals, flat_primals))
         ctx.outputs = tree.map_structure(lambda _: 0, outputs)
-        ctx.backward_fn, ctx.message = backward, message
+        ctx.closure, ctx.message = closures.put(backward), message
         # PyTorch frees saved tensors after use, and its hooks may keep them elsewhere.
         saved: list = list(flat_primals)
         ctx.number = len(saved)
@@ -67,11 +67,11 @@ class _CustomVJP(torch.autograd.Function):
         with torch.no_grad():
             cotangents = tree.pack_sequence_as(ctx.outputs, flat_cotangents)
             primals, residuals = saved_by(ctx)
-            gradients = tree.flatten(ctx.backward_fn(residuals, cotangents))
+            closure = ctx.closure()
+            gradients = tree.flatten(closure.function(residuals, cotangents))
         if not torch._C._autograd._get_current_graph_task_keep_graph():
-            # A function that keeps its own solution would never be freed: Python's
-            # collector does not see what a graph holds.
-            del ctx.backward_fn
+            # Of use no more. A sum of the result may still hold the graph.
+            closure.function = None
         sources = (*flat_cotangents, *primals)
         return *(None,) * 5, *_Once.apply(
             ctx.message, len(gradients), *gradients, *sources
@@ -110,6 +110,10 @@ def custom_vjp(forward, backward, message, *primals):
 
 def per_device(f, *primals):
     return f(*primals)
+
+
+def held_by_outputs(f, *primals):
+    return closures.held_by_outputs(f, *primals)
 
 
 def cond(condition, f, g):
