@@ -163,6 +163,11 @@ def _as_y0(y0: Structure) -> Structure:
 
 
 def _check_values(name: str, given: Structure) -> None:
+    if _has_keys_without_order(given):
+        raise ValueError(
+            f"The keys of a dict in `{name}` must be of one type, since backends sort "
+            f"them. Use strings, for example. Received: {checks.shown(name, given)}"
+        )
     if any(isinstance(x, keras.KerasTensor) for x in tree.flatten(given)):
         raise ValueError(
             f"`odeint` computes with values, and `{name}` is symbolic. In a functional "
@@ -170,6 +175,19 @@ def _check_values(name: str, given: Structure) -> None:
             "call `odeint` in the `call` of a layer of your own. "
             f"Received: {checks.shown(name, given)}"
         )
+
+
+def _has_keys_without_order(structure: Structure) -> bool:
+    if not isinstance(structure, tree.NESTED):
+        return False
+    parts = structure
+    if isinstance(structure, dict):
+        parts = structure.values()
+        try:
+            sorted(structure)
+        except TypeError:
+            return True
+    return any(map(_has_keys_without_order, parts))
 
 
 def _as_args(args: Any, dtype: str) -> tuple:

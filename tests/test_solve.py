@@ -295,3 +295,14 @@ def test_a_slope_of_another_shape_is_refused():
 def test_a_slope_of_another_structure_is_refused(slope):
     with pytest.raises(ValueError, match="in the structure of y. Received: y {'a'"):
         odeint(lambda t, y: slope, {"a": 1.0, "b": 2.0}, [0.0, 1.0], steps=1)
+
+
+@pytest.mark.parametrize("mixed", [{1: 1.0, "a": 2.0}, [{(1, 2): 1.0, "a": 2.0}]])
+def test_keys_without_an_order_are_refused(mixed):
+    message = "The keys of a dict in `{0}` must be of one type.*strings.*Received: {0}="
+    with pytest.raises(ValueError, match=message.format("y0")):
+        odeint(lambda t, y: y, mixed, [0.0, 1.0], steps=1)
+    with pytest.raises(ValueError, match=message.format("args")):
+        odeint(lambda t, y, a: y, 1.0, [0.0, 1.0], (mixed,), steps=1)
+    y = odeint(lambda t, y: y, {1: 1.0, 0: 2.0}, [0.0, 1.0], solver="euler", steps=1)
+    assert [float(y[key][-1]) for key in (1, 0)] == [2.0, 4.0]
