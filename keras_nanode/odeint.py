@@ -180,14 +180,13 @@ def _check_values(name: str, given: Structure) -> None:
 def _has_keys_without_order(structure: Structure) -> bool:
     if not isinstance(structure, tree.NESTED):
         return False
-    parts = structure
-    if isinstance(structure, dict):
-        parts = structure.values()
-        try:
-            sorted(structure)
-        except TypeError:
-            return True
-    return any(map(_has_keys_without_order, parts))
+    if not isinstance(structure, dict):
+        return any(map(_has_keys_without_order, structure))
+    try:
+        sorted(structure)
+    except TypeError:
+        return True
+    return any(map(_has_keys_without_order, structure.values()))
 
 
 def _as_args(args: Any, dtype: str) -> tuple:
