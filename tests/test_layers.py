@@ -347,7 +347,12 @@ def test_any_layer_varies_in_time_trains_and_is_saved(name, tmp_path):
 def fit_linear_flow(basis):
     """The error of x' = W(t) x as a model of x -> (-x_1 / 2, -2 x_2)."""
     ode = layers.DenseODE(
-        basis, activation="linear", use_bias=False, solver="rk4", steps=20
+        basis,
+        activation="linear",
+        use_bias=False,
+        solver="rk4",
+        steps=20,
+        t_span=(0.0, 1.0),
     )
     model = keras.Sequential([keras.Input((2,)), ode])
     ode.set_weights([random(ode.weights[0].shape, seed=1)])
