@@ -405,6 +405,17 @@ def test_a_block_learns_and_is_saved(tmp_path):
     np.testing.assert_allclose(served, frames, atol=1e-5)
 
 
+def test_a_compiled_model_is_loaded_compiled(tmp_path):
+    model = tiny()
+    model(videos())
+    model.compile(keras.optimizers.Adam(0.5))
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.compiled and float(again.optimizer.learning_rate) == 0.5
+    assert len(again.optimizer.variables) > 2 * len(again.trainable_variables)
+
+
 def test_configuration():
     changes = {
         "block": "trig",

@@ -17,6 +17,12 @@ class LearnsFromVideos(keras.Model):
         self._refuse("compile", args, kwargs)
         super().compile(*args, **kwargs)
 
+    def compile_from_config(self, config):
+        # Keras leaves this to a class with a `compile` of its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, *args, **kwargs):
         self._refuse("fit", args, kwargs)
         return super().fit(*args, **kwargs)
