@@ -102,7 +102,14 @@ def test_a_gradient_penalty_trains():
     model = keras.Sequential(
         [
             keras.Input((3,)),
-            layers.TrigDenseODE(1, solver="heun", steps=3, adjoint="direct"),
+            layers.TrigDenseODE(
+                1,
+                solver="heun",
+                steps=3,
+                t_span=(0, 1),
+                start="constant",
+                adjoint="direct",
+            ),
             keras.layers.Dense(1),
         ]
     )
