@@ -200,7 +200,8 @@ def test_graphs_traced_in_threads_equal_one_traced_alone(name):
 
 
 def process():
-    """What libraries replace for the whole process, and should not."""
+    """What libraries replace for the whole process, and should not: the handling of
+    warnings, and methods of PyTorch's modules. Of `keras.remat` this says nothing."""
     found = [warnings.showwarning, id(warnings.filters)]
     if TORCH:
         import torch
@@ -223,7 +224,7 @@ class Watched(TimeSecond):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_a_layer_and_the_process_are_unchanged_within_calls_and_builds(dtype):
+def test_a_layer_warnings_and_modules_are_unchanged_within_calls_and_builds(dtype):
     layer = Watched(dtype=dtype)
     layer(ops.convert_to_tensor(INPUTS[0]), t=ops.ones(()))
     desired = layer.seen[-1]
