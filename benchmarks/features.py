@@ -91,7 +91,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "test_distribution.py::test_two_devices_of_a_distribution[data_parallel]",
     ),
     "video models learn, are saved and generate": (
-        "test_svg.py::test_a_block_learns_and_is_saved[trig]",
+        "test_svg.py::test_a_block_learns_and_is_saved",
     ),
 }
 

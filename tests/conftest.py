@@ -14,6 +14,8 @@ os.environ.setdefault(
 import keras
 import pytest
 
+# A script for a process of its own, which needs JAX.
+collect_ignore = ["solve_in_parts.py"]
 pytest.register_assert_rewrite("check_layer", "problems")
 
 

@@ -462,7 +462,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
                 "actions": np.zeros((4, 8, 2)),
             },
             True,
-            r"`actions` numbers, \(clips, frames, action_dim\).*"
+            r"`actions` finite numbers, \(clips, frames, action_dim\).*"
             r"'actions': \(\(4, 8, 2\)",
         ),
     ],
