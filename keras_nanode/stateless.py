@@ -139,6 +139,19 @@ def _unused_seeds(part: keras.Layer) -> list:
     return [x.state for x in own if isinstance(x, keras.random.SeedGenerator)]
 
 
+class Trial(keras.StatelessScope):
+    """Calls `note(variable)` for each variable that is read within, also where the
+    layer is a function of it."""
+
+    def __init__(self, note: Callable[[keras.Variable], None]):
+        super().__init__()
+        self.note = note
+
+    def get_current_value(self, variable):
+        self.note(variable)
+        return super().get_current_value(variable)
+
+
 class _Watching(keras.StatelessScope):
     """Records which variables a call updates. They need not be the layer's own: Keras
     has one for random numbers without a seed.
@@ -155,6 +168,8 @@ class _Watching(keras.StatelessScope):
         self.updated: list[str] = []
 
     def get_current_value(self, variable):
+        if isinstance(self.original_scope, Trial):
+            self.original_scope.note(variable)
         value = super().get_current_value(variable)
         if value is None and self.stranger and variable.trainable:
             raise ValueError(

@@ -201,8 +201,8 @@ def test_graphs_traced_in_threads_equal_one_traced_alone(name):
 
 def process():
     """What libraries replace for the whole process, and should not: the handling of
-    warnings, and methods of PyTorch's modules. Of `keras.remat` this says nothing."""
-    found = [warnings.showwarning, id(warnings.filters)]
+    warnings, functions of Keras, and methods of PyTorch's modules."""
+    found = [warnings.showwarning, id(warnings.filters), keras.remat]
     if TORCH:
         import torch
 
