@@ -286,6 +286,21 @@ def test_every_call_in_a_thread_is_counted():
     assert ode.tally._read()[0] == THREADS * 3
 
 
+@pytest.mark.skipif(JAX, reason="compiles every loop of an eager call: 45 s")
+def test_videos_generated_in_threads_equal_those_generated_alone():
+    sizes = {"filters": (2, 2, 2, 2), "feature_dim": 4, "latent_dim": 3, "rnn_units": 4}
+    model = models.SVG((16, 16, 1), block="trig", steps=1, seed=1, **sizes)
+    contexts = np.random.default_rng(0).random((THREADS, 2, 2, 16, 16, 1))
+    noise = random((2, 1, 2, 3))
+
+    def generate(context):
+        return numbers(model.generate(context, 2, noise=noise))
+
+    alone = [generate(context) for context in contexts]
+    found = together(*(functools.partial(generate, context) for context in contexts))
+    assert_equal(found, alone)
+
+
 def test_models_are_saved_and_unrolled_beside_calls(tmp_path):
     parts = [varying("trig"), layers.TimeAppended(dense()), layers.DenseBlock()]
     odes = [layers.ODE(part, "heun", 1) for part in parts]

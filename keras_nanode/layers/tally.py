@@ -62,9 +62,10 @@ class Tally:
             self._reported = self._reported + np.asarray(counts)
 
     def reset(self):
-        backend.await_reports()
-        self._counts.assign(np.zeros(_SIZE, "float32"))
-        self._reported = np.zeros(_SIZE)
+        backend.await_reports()  # which take the lock
+        with self._lock:
+            self._counts.assign(np.zeros(_SIZE, "float32"))
+            self._reported = np.zeros(_SIZE)
 
     def _read(self) -> np.ndarray:
         backend.await_reports()
