@@ -44,7 +44,7 @@ def as_like(x, like):
     dtype."""
     if not isinstance(like, float):
         return ops.cast(x, like.dtype)
-    return np.float64(float(ops.stop_gradient(x)) if ops.is_tensor(x) else x)
+    return np.float64(backend.values(x) if ops.is_tensor(x) else x)
 
 
 def as_tensor(x: Any, dtype: str) -> Any:

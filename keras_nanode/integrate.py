@@ -40,8 +40,7 @@ def integrate(
     ys, stats = adjoint.solve(problem, stepping_of(solver, steps), y0, params)
     if fails and stats and backend.is_known(stats["status"]):
         status, t, h, reached = (
-            ops.convert_to_numpy(stats[key]).item()
-            for key in ("status", "t", "h", "reached")
+            backend.values(stats[key]).item() for key in ("status", "t", "h", "reached")
         )
         if status != Status.SUCCESS:
             raise RuntimeError(

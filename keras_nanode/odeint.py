@@ -54,7 +54,8 @@ def odeint(
             means adaptive steps, if the solver has an estimate. Adaptive steps work in
             all of TensorFlow's loops, except in
             `tf.vectorized_map` without `adjoint="backsolve"`: there, solve for all rows
-            at once instead.
+            at once instead. In `torch.func.vmap`, which takes `adjoint="direct"` alone,
+            all rows share the steps that the most difficult of them needs.
         adjoint: How gradients are found: `"checkpoint"`, `Checkpoint(num)`,
             `"reversible"`, `"backsolve"` or `"direct"`. All but `"backsolve"` give the
             exact gradient of the steps, which are long where the solution is at rest:

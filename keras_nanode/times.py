@@ -109,7 +109,7 @@ def read(t: Any, dtype: str) -> Times:
         t = _stacked(t)
     t = _floating(t, dtype)
     if backend.is_known(t):
-        numbers = checks.times("t", ops.convert_to_numpy(t), repeated=True)
+        numbers = checks.times("t", backend.values(t), repeated=True)
         return dataclasses.replace(_known(numbers), given=t)
     if len(t.shape) > 1:
         raise ValueError(

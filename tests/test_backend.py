@@ -31,6 +31,8 @@ NAMES = {
     "stack",
     "eagerly",
     "is_known",
+    "values",
+    "shared",
     "is_shape",
     "report",
     "await_reports",
@@ -68,6 +70,8 @@ def test_arguments_are_those_of_the_contract(name):
         "stack": ["buffer"],
         "eagerly": [],
         "is_known": ["x"],
+        "values": ["x"],
+        "shared": ["x"],
         "is_shape": ["x"],
         "report": ["f", "value", "state"],
         "await_reports": [],
@@ -336,6 +340,16 @@ def test_a_compiled_function_has_no_values_yet():
     compiled(lambda x: seen.append(backend.is_known(x)) or x)(ops.ones(()))
     assert seen[0] == (keras.backend.backend() == "torch")
     assert backend.is_known(ops.ones(()))
+
+
+def test_values_and_what_rows_share():
+    x = ops.convert_to_tensor([1.0, 3.0, 2.0])
+    assert backend.values(x).tolist() == [1.0, 3.0, 2.0]
+    assert numbers(backend.shared(x[1])) == 3.0
+    found = numbers(ops.vectorized_map(lambda x: x * backend.shared(x), x))
+    # PyTorch's map runs one loop for all rows.
+    together = keras.backend.backend() == "torch"
+    assert found.tolist() == ([3.0, 9.0, 6.0] if together else [1.0, 9.0, 4.0])
 
 
 def test_buffers_are_loop_state_and_start_as_zeros():

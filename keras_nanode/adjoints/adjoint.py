@@ -100,9 +100,9 @@ class Adjoint(abc.ABC):
 
     @property
     def refusal(self) -> str:
-        """The error message for an attempt to differentiate a gradient."""
+        """The error message for what only the backend's own gradient can do."""
         return (
-            "The gradient of a solve is differentiated, in a gradient penalty or a "
-            'Hessian perhaps, which only `adjoint="direct"` allows. Use that. '
-            f"Received: adjoint={self!r}"
+            "A solve is differentiated twice (for a gradient penalty or a Hessian, "
+            "say) or in forward mode, or is within a transform of `torch.func`, which "
+            f'only `adjoint="direct"` allows. Use that. Received: adjoint={self!r}'
         )

@@ -27,8 +27,8 @@ from keras_nanode.structures import (
 @dataclasses.dataclass(frozen=True)
 class Direct(Adjoint):
     """The backend differentiates the loop itself. This gradient is exact, takes O(n)
-    memory, and is the only one that can be differentiated again, or in forward mode
-    (`jax.jvp`, `jax.hessian`).
+    memory, and is the only one that can be differentiated again, in forward mode
+    (`jax.jvp`, `jax.hessian`), or within the transforms of `torch.func`.
 
     In compiled functions, adaptive steps are chosen first, and then taken again to be
     differentiated. On JAX, and in functions that XLA compiles, this takes the memory of
@@ -40,7 +40,7 @@ class Direct(Adjoint):
 
     def keeps_states(self, steps):
         # If adaptive steps are chosen first, they are kept to be taken again.
-        return isinstance(steps, Adaptive)
+        return isinstance(steps, Adaptive) and not unrolls_loops()
 
     def solve(self, problem, stepping, y0, params):
         if unrolls_loops():
@@ -68,7 +68,8 @@ class Direct(Adjoint):
         move with the times, and so do the places where they see a jump.
         """
         times, moves = problem.times, ops.is_tensor(problem.times)
-        on = on_jumps(problem) if moves and self.keeps_states(stepping) else None
+        chosen = isinstance(stepping, Adaptive)
+        on = on_jumps(problem) if moves and chosen else None
         if on is None:
             return ys
         fixed = ops.stop_gradient(times)

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.direct import Direct
 from keras_nanode.stepping import Adaptive
 
 
@@ -20,6 +21,17 @@ class Recompute(Adjoint):
 
     def check(self, solver):
         self.adjoint.check(solver)
+
+    @property
+    def refusal(self):
+        if not isinstance(self.adjoint, Direct):
+            return self.adjoint.refusal
+        return (
+            "A layer with adaptive steps is differentiated twice (for a gradient "
+            "penalty or a Hessian, say) or in forward mode, and keeps nothing for this "
+            "outside of training. Call it with `training=True`. "
+            f"Received: adjoint={self.adjoint!r}, training=False"
+        )
 
     def kept(self, solution):
         return ()

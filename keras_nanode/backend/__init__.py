@@ -12,7 +12,7 @@ any structure of tensors that `keras.tree` understands.
     `backward(residuals, cotangents) -> gradients`, one per primal, runs when a gradient
     is requested. Only primals get a gradient. A residual may be a buffer, and
     `backward` may write to it. Differentiating the gradients raises an error with the
-    message.
+    message. So does forward mode, where the backend lets it.
 `per_device(f, *primals) -> outputs`
     `f(*primals)`. In `jax.shard_map`, the gradients in primals that are equal on all
     devices are summed over these in the end, and not in each round of a loop in f.
@@ -46,13 +46,18 @@ any structure of tensors that `keras.tree` understands.
     function is being compiled.
 `is_known(x) -> bool`
     Whether a tensor has a value now, not only later in a compiled function.
+`values(x) -> array`
+    The values of a tensor that `is_known`. An error if PyTorch's `vmap` maps over them.
+`shared(x) -> x`
+    A scalar that decides how a loop goes on, for which its gradient is not needed.
+    PyTorch's `vmap` runs one loop for all rows: there it is the largest of theirs.
 `is_shape(x) -> bool`
     Whether a tensor is but a shape and a dtype: Keras on PyTorch evaluates such ones.
 `report(f, value, state) -> bool`, `await_reports()`
-    A compiled function may be unable to assign to variables that it was not given.
-    There `f(value)` is called with an array whenever it runs, and the result is True.
-    A function for a `state` of any batch size is for export, and reports nothing.
-    `await_reports()` returns when all such calls are over.
+    A compiled or transformed function may be unable to assign to variables that it was
+    not given. There `f(value)` is called with an array whenever it runs, and the result
+    is True. A function for a `state` of any batch size is for export, and reports
+    nothing. `await_reports()` returns when all such calls are over.
 `as_graph(f, *primals) -> outputs`
     `f(*primals)`. In eager mode TensorFlow traces it first: a graph takes the place of
     the Python loops of a library that f calls.
@@ -104,6 +109,8 @@ read = _module.read
 stack = _module.stack
 eagerly = _module.eagerly
 is_known = _module.is_known
+values = _module.values
+shared = _module.shared
 is_shape = _module.is_shape
 report = _module.report
 await_reports = _module.await_reports

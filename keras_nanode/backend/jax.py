@@ -1,9 +1,12 @@
 """The backend functions on JAX: eager and `jax.jit`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from keras import ops
 
 from keras_nanode.backend import _varying
 
@@ -37,9 +40,18 @@ def custom_vjp(forward, backward, message, *primals):
     def refuse(_, cotangents):
         raise ValueError(message)
 
+    def refusing(f, *args):
+        try:
+            return f(*args)
+        except TypeError as error:
+            # JAX's words in forward mode, unless it meets a compiled function.
+            if "custom_vjp function" in str(error):
+                raise ValueError(message) from error
+            raise
+
     pull.defvjp(lambda *args: (pull(*args), None), refuse)
-    run.defvjp(begin, pull)
-    return run(*primals)
+    run.defvjp(begin, functools.partial(refusing, pull))
+    return refusing(run, *primals)
 
 
 def per_device(f, *primals):
@@ -120,6 +132,14 @@ def eagerly():
 
 def is_known(x):
     return not isinstance(x, jax.core.Tracer)
+
+
+def values(x):
+    return ops.convert_to_numpy(x)
+
+
+def shared(x):
+    return x
 
 
 def is_shape(x):

@@ -1,6 +1,7 @@
 """The backend functions on TensorFlow: eager, `tf.function`, XLA and SavedModel."""
 
 import tensorflow as tf
+from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager, _gradients, _residuals
@@ -145,6 +146,14 @@ def eagerly():
 
 def is_known(x):
     return not tf.is_symbolic_tensor(x)
+
+
+def values(x):
+    return ops.convert_to_numpy(x)
+
+
+def shared(x):
+    return x
 
 
 def is_shape(x):

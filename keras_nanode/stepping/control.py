@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import tree
+from keras_nanode import backend, tree
 from keras_nanode.arrays import as_like, isfinite, where
 from keras_nanode.structures import advance
 from keras_nanode.tree import Structure
@@ -37,7 +37,7 @@ def error_norm(rtol: float, atol: float, x: Structure, *sizes: Structure) -> Any
         return x / ops.where((allowed > 0) | (x != 0), allowed, ops.ones_like(x))
 
     ratios = tree.flatten(tree.map_structure(ratio, x, *sizes))
-    return _root_mean_square(ratios) / unit
+    return backend.shared(_root_mean_square(ratios) / unit)
 
 
 def step_factor(norm: Any, previous: Any, order: int) -> Any:

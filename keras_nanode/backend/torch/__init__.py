@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager
-from keras_nanode.backend.torch import closures, recording
+from keras_nanode.backend.torch import closures, recording, transforms
 from keras_nanode.backend.torch.saved import put, saved_by
 
 _WRITTEN = (
@@ -97,14 +97,11 @@ def custom_vjp(forward, backward, message, *primals):
     shape, flat = tree.map_structure(lambda _: 0, primals), tree.flatten(primals)
     try:
         outputs = _CustomVJP.apply(forward, backward, message, shape, structure, *flat)
-    except RuntimeError as error:
-        if "setup_context" not in str(error):
-            raise
-        raise ValueError(
-            "The transforms of `torch.func` (vmap, grad, ...) cannot take a function "
-            "with a gradient of its own. Solve for a whole batch at once and use "
-            '`torch.autograd`; or use a fixed number of steps and `adjoint="direct"`.'
-        ) from error
+    except (RuntimeError, NotImplementedError) as error:
+        # In a transform of `torch.func`, or in forward mode.
+        if "setup_context" in str(error) or "jvp function" in str(error):
+            raise ValueError(message) from error
+        raise
     return tree.pack_sequence_as(structure[0], outputs)
 
 
@@ -166,12 +163,24 @@ def is_known(x):
     return not torch.compiler.is_compiling()
 
 
+def values(x):
+    return transforms.values(x)
+
+
+def shared(x):
+    return transforms.shared(x)
+
+
 def is_shape(x):
     return x.is_meta
 
 
 def report(f, value, state):
-    return False
+    # Within a transform of `torch.func`, nothing is written to tensors from outside.
+    if not transforms.within():
+        return False
+    f(values(value))
+    return True
 
 
 def await_reports():

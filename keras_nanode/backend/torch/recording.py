@@ -15,7 +15,7 @@ import torch
 from torch.utils._device import DeviceContext
 
 from keras_nanode import tree
-from keras_nanode.backend.torch import graphs
+from keras_nanode.backend.torch import graphs, transforms
 from keras_nanode.backend.torch.fingerprint import fingerprint, is_same
 from keras_nanode.tree import Structure
 
@@ -90,7 +90,7 @@ def _shows_calls() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch._C._is_any_autocast_enabled()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or transforms.within()
         or not all(isinstance(mode, DeviceContext) for mode in _function_modes())
     )
 
