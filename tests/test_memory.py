@@ -1,6 +1,7 @@
 """What a solve was traced or computed with is freed with its function or its model."""
 
 import gc
+import itertools
 import weakref
 
 import keras
@@ -120,6 +121,69 @@ def test_what_keeps_its_own_solution_dies_with_it(name, differentiated):
     left = [left_by(use) for use in uses]
     gc.collect()
     assert [ref() for ref in left] == [None] * len(uses)
+
+
+def states_held_by(result):
+    """The memory that a result on PyTorch holds, with all that its gradient needs, in
+    states of 1000 numbers."""
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            outputs = func(*args, **(kwargs or {}))
+            for x in keras.tree.flatten((args, outputs)):
+                if ops.is_tensor(x):
+                    storage = x.untyped_storage()
+                    seen[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+            return outputs
+
+    seen = {}
+    with Seen():
+        kept = result()
+    gc.collect()
+    assert kept is not None
+    # Beside the states there are numbers, of a few bytes.
+    return sum(size for ref, size in seen.values() if not ref.expired()) // 4000
+
+
+def heun(func, y, t, args, steps, **_):
+    """The loop that `direct` stands for, in plain PyTorch."""
+    ys = [y]
+    for start, end in itertools.pairwise(t):
+        h = (end - start) / steps
+        for _ in range(steps):
+            k1 = func(start, y, *args)
+            k2 = func(end, y + h * k1, *args)
+            y = y + h / 2 * (k1 + k2)
+        ys.append(y)
+    return ops.stack(ys)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others compile")
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct", "reversible"])
+def test_a_kept_end_holds_all_outputs_and_what_its_gradient_needs(adjoint):
+    """And no more: the end is a view of the outputs, as everywhere in PyTorch."""
+    t = [0.0, 0.25, 0.5, 0.75, 1.0]
+    outputs, solver = len(t), "alf" if adjoint == "reversible" else "heun"
+
+    def end(steps, solve=odeint):
+        y, w = ops.ones(1000), ops.ones(()).requires_grad_()
+        options = {"solver": solver, "steps": steps, "adjoint": adjoint}
+        return solve(lambda t, y, w: -w * y, y, t, (w,), **options)[-1]
+
+    assert states_held_by(lambda: end(4).detach()) == outputs
+    assert states_held_by(lambda: end(4).detach().clone()) == 1
+    for steps in (4, 16):
+        needed = {
+            "checkpoint": 1 + (4 * steps) ** 0.5,
+            "backsolve": outputs,
+            "direct": states_held_by(lambda n=steps: end(n, heun)) - outputs,
+            # The first state, and the last one with its velocity.
+            "reversible": 3,
+        }
+        held = states_held_by(lambda n=steps: end(n))
+        assert held == outputs + needed[adjoint]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="others cannot write")
