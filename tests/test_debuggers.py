@@ -9,7 +9,7 @@ import pytest
 from cases import ADJOINTS, LAYERS, gradients, layer_gradients, numbers, random
 from keras import ops
 
-from keras_nanode import Adaptive, layers, metrics, models, odeint
+from keras_nanode import Adaptive, bases, layers, metrics, models, odeint
 
 BACKEND = keras.backend.backend()
 WAYS = {
@@ -46,6 +46,10 @@ def debugger():
             yield
 
 
+def ways(adjoint):
+    return WAYS["reversible" if adjoint == "reversible" else "others"]
+
+
 def solve_in_all_ways(adjoint, y, a):
     """A state that decays beside one that is constant."""
 
@@ -53,7 +57,7 @@ def solve_in_all_ways(adjoint, y, a):
         return {"y": -a * y["y"], "z": 0 * y["z"]}
 
     found, y0 = [], {"y": y, "z": ops.ones((2,))}
-    for options in WAYS["reversible" if adjoint == "reversible" else "others"]:
+    for options in ways(adjoint):
         ys = odeint(decay, y0, [0.0, 1.0], (a,), adjoint=adjoint, **options)
         found.append(ys["y"])
     return found
@@ -112,3 +116,20 @@ def test_videos_and_their_metrics():
         assert np.isfinite(generator.predict(videos[:, :2], verbose=0)).all()
         assert np.isfinite(metrics.psnr(videos, videos[::-1])).all()
         np.testing.assert_allclose(metrics.ssim(videos, videos), 1, rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="others have no such rule")
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_no_dtypes_are_mixed(adjoint):
+    """With 64 bits, JAX can forbid even an index of 32 bits beside one of 64."""
+    import jax
+
+    x = random((2, 3))
+    with jax.numpy_dtype_promotion("strict"):
+        solve = functools.partial(solve_in_all_ways, adjoint)
+        assert_finite(gradients(solve, x[0], np.float32(1)))
+        for options in ways(adjoint):
+            dynamics = layers.TimeVarying(keras.layers.Dense(3), bases.Bucket(3))
+            layer = layers.ODE(dynamics, adjoint=adjoint, **options)
+            layer.build(x.shape)
+            assert_finite(layer_gradients(layer, x, training=True))
