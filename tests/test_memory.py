@@ -60,6 +60,30 @@ def test_a_traced_solve_dies_with_its_function(name, differentiated):
     assert not [graph for graph in graphs if graph() is not None]
 
 
+def graphs_alive():
+    import tensorflow as tf
+
+    gc.collect()
+    return {id(x) for x in gc.get_objects() if isinstance(x, tf.__internal__.FuncGraph)}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("calls", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_eager_bdf_leaves_no_graph(calls):
+    """Not those of TensorFlow Probability's own gradient either."""
+    import tensorflow as tf
+
+    before = graphs_alive()
+    for _ in range(calls):
+        y = tf.ones(2)
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            end = odeint(lambda t, y: -y * y, y, [0.0, 1.0], solver="bdf")[-1]
+        np.testing.assert_allclose(tape.gradient(end, y), [0.25, 0.25], rtol=1e-2)
+        del end, tape
+        assert graphs_alive() <= before
+
+
 @on_tensorflow
 def test_a_loaded_solve_without_its_gradient_says_so(tmp_path):
     """Though the name of its gradient may be that of another solve in this process."""

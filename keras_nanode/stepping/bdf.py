@@ -23,7 +23,7 @@ from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
 from keras_nanode.stepping.stepping import Solution
 from keras_nanode.stepping.stops import Stops
-from keras_nanode.structures import nan_rows, select
+from keras_nanode.structures import nan_if, select, zeros_like
 from keras_nanode.tree import Structure
 
 _AGAIN = (
@@ -64,13 +64,6 @@ def _with_known_size(
 
 
 def _solve(problem, control, y0, params):
-    y0, params = backend.custom_vjp(
-        lambda *primals: (primals, ()),
-        lambda _, cotangents: cotangents,
-        _AGAIN,
-        y0,
-        params,
-    )
     state, stops = _Layout(y0, problem.dtype), Stops.of(problem)
     at, y, pieces = ops.convert_to_tensor(stops.at), state.pack(y0), stops.pieces
     first = _counters(at[0], control.max_steps)
@@ -80,11 +73,10 @@ def _solve(problem, control, y0, params):
         end = ops.take(at, i + 1)
         number = None if pieces is None else take(pieces, i)[None]
         piece = _Piece(problem, state, params, counters["s"], end, number)
-        found = _solve_piece(piece, control, counters, y)
-        y = found.states[-1]
+        y, report = _solve_piece(piece, control, counters, y)
         # Each state overwrites the one before; the last of an interval remains.
         ys = backend.write(ys, stops.interval(i), y)
-        counters = _count(counters, found, end, stops.interval(i + 1))
+        counters = _count(counters, report, end, stops.interval(i + 1))
         arrived = counters["reached"] > stops.interval(i)
         most = counters["tried"] + control.max_steps
         most = ops.where(arrived, most, counters["most"])
@@ -174,32 +166,76 @@ class _Piece:
         return self.problem.direction * self.state.pack(dy)
 
 
-def _solve_piece(piece: _Piece, control: Adaptive, counters: dict, y: Any) -> Any:
-    solver, all_steps = _library()
-    options = {
-        "rtol": control.rtol,
-        "atol": control.atol,
-        # The statistics count one Jacobian per step, one factorization per attempt.
-        "evaluate_jacobian_lazily": False,
-    }
+def _solve_piece(
+    piece: _Piece, control: Adaptive, counters: dict, y: Any
+) -> tuple[Any, dict]:
+    """The state at the end of the piece, NaN if no step reaches it, and a report."""
+    run, all_steps = _library()
     # No steps are left after a failure.
     left = ops.where(counters["status"] == 0, counters["most"] - counters["tried"], 0)
-    adjoint = solver(max_num_steps=control.max_steps, **options)
-    forward = solver(
-        max_num_steps=left, make_adjoint_solver_fn=lambda: adjoint, **options
+
+    def forward(y, constants):
+        slope = functools.partial(piece.slope, **constants)
+        found = run(control, left, slope, piece.start, y, all_steps(piece.end))
+        y, counts = found.states[-1], found.diagnostics
+        report = {
+            "status": counts.status,
+            "jacobians": counts.num_jacobian_evaluations,
+            "factorizations": counts.num_matrix_factorizations,
+            "evaluations": counts.num_ode_fn_evaluations,
+            "h": found.solver_internal_state.step_size,
+        }
+        return (y, report), (found.times, found.states, constants)
+
+    def backward(residuals, cotangents):
+        times, states, constants = residuals
+        return _adjoint(piece, control, times, states, constants, cotangents[0])
+
+    # The gradient of the library's `solve` would stay in TensorFlow's registry.
+    y, report = backend.custom_vjp(forward, backward, _AGAIN, y, piece.constants)
+    # In this way, the cotangent becomes NaN as well.
+    return nan_if(report["status"] != 0, y), report
+
+
+def _adjoint(
+    piece: _Piece, control: Adaptive, times: Any, states: Any, constants: dict, a: Any
+) -> tuple[Any, dict]:
+    """The gradients in the first state of a piece and in its constants.
+
+    It is integrated from step to step, with the forward pass's state after each. From
+    the last state alone, a stiff problem would be integrated backwards, which is
+    unstable.
+    """
+    run, _ = _library()
+    layout = _Layout((a, a, constants), piece.problem.dtype)
+
+    def slopes(s, z):
+        y, a, _ = layout.unpack(z)
+        slope, pullback = backend.vjp(
+            lambda y, constants: piece.slope(-s, y, **constants), y, constants
+        )
+        return layout.pack((-slope, *pullback(ops.stop_gradient(a))))
+
+    def back(i, a, gradient, status):
+        start = ops.where(i > 0, take(times, ops.maximum(i - 1, 0)), piece.start)
+        z = layout.pack((take(states, i), a, gradient))
+        found = run(control, control.max_steps, slopes, -take(times, i), z, [-start])
+        status = found.diagnostics.status
+        _, a, gradient = nan_if(status != 0, layout.unpack(found.states[-1]))
+        return i - 1, a, gradient, status
+
+    last = ops.shape(times)[0] - 1
+    carry = (last, a, zeros_like(constants), ops.zeros((), "int32"))
+    _, a, gradient, _ = backend.while_loop(
+        lambda i, a, gradient, status: ops.logical_and(i >= 0, status == 0), back, carry
     )
-    return forward.solve(
-        piece.slope, piece.start, y, all_steps(piece.end), constants=piece.constants
-    )
+    return a, gradient
 
 
 @functools.cache
 def _library():
-    """BDF, and the option that requests the state after each of its steps.
-
-    The adjoint restarts from these states on the way back. From the last state alone,
-    it would integrate a stiff problem backwards, which is unstable.
-    """
+    """A solve by BDF without a gradient, and the option that requests the state after
+    each of its steps."""
     try:
         import tensorflow_probability as tfp
     except ImportError as error:
@@ -208,15 +244,21 @@ def _library():
             f"{checks.installation('stiff')}."
         ) from error
 
-    class OrNaN(tfp.math.ode.BDF):
-        """Gives NaN if it fails, so the adjoint does not continue from there."""
+    class BDF(tfp.math.ode.BDF):
+        def run(self, *args):
+            return self._solve(*args)
 
-        def solve(self, *args, **kwargs):
-            results = super().solve(*args, **kwargs)
-            failed = results.diagnostics.status != 0
-            return results._replace(states=nan_rows(results.states, failed))
+    def run(control, max_steps, *args):
+        solver = BDF(
+            rtol=control.rtol,
+            atol=control.atol,
+            max_num_steps=max_steps,
+            # The statistics count one Jacobian per step, one factorization per attempt.
+            evaluate_jacobian_lazily=False,
+        )
+        return solver.run(*args)
 
-    return OrNaN, tfp.math.ode.ChosenBySolver
+    return run, tfp.math.ode.ChosenBySolver
 
 
 def _counters(distance: Any, max_steps: int) -> dict:
@@ -227,15 +269,14 @@ def _counters(distance: Any, max_steps: int) -> dict:
     return {**counts, "s": zero, "h": zero}
 
 
-def _count(counters: dict, found: Any, end: Any, interval: Any) -> dict:
+def _count(counters: dict, report: dict, end: Any, interval: Any) -> dict:
     """The counters after one more piece, unchanged if an earlier piece failed."""
-    diagnostics, h = found.diagnostics, found.solver_internal_state.step_size
-    failed, jacobians = diagnostics.status != 0, diagnostics.num_jacobian_evaluations
+    failed, jacobians, h = report["status"] != 0, report["jacobians"], report["h"]
     # A Jacobian costs one function evaluation, the choice of the first step three.
-    num_fevals = diagnostics.num_ode_fn_evaluations + jacobians + 3
+    num_fevals = report["evaluations"] + jacobians + 3
     status = ops.where(failed, _cause(h, counters["s"]), int(Status.SUCCESS))
     here = {
-        "tried": counters["tried"] + diagnostics.num_matrix_factorizations,
+        "tried": counters["tried"] + report["factorizations"],
         "accepted": counters["accepted"] + jacobians - ops.cast(failed, "int32"),
         "num_fevals": counters["num_fevals"] + num_fevals,
         "status": ops.cast(status, "int32"),
