@@ -104,11 +104,14 @@ class Checkpoint(Adjoint):
                 return way.back(i, step, read(saved, slot + i), a)
 
             # Do not take the segment's last step: only its input is needed.
-            carry = (read(saved, s), saved)
-            _, saved = forward_loop(steps, params, first, length - 1, forth, carry)
-            return *backward_loop(
-                steps, params, first, length, back, a, gradient
-            ), saved
+            carry, longest = (read(saved, s), saved), segments.longest
+            _, saved = forward_loop(
+                steps, params, first, length - 1, forth, carry, longest=longest
+            )
+            carry = backward_loop(
+                steps, params, first, length, back, a, gradient, longest=longest
+            )
+            return *carry, saved
 
         a, gradient, _ = steps.loop(segments.number, segment, (*carry, saved))
         return way.to_y0(params, y0, a, gradient)

@@ -85,6 +85,12 @@ class Segments:
         return known and self.first_length == 1 and self.growth == 0
 
     @property
+    def longest(self) -> int | None:
+        """The largest length of a segment, if it is known."""
+        known = isinstance(self.first_length, int) and self.growth <= 0
+        return self.first_length if known else None
+
+    @property
     def number(self):
         """The number of segments."""
         if isinstance(self.count, int):

@@ -36,11 +36,14 @@ def _loop_over_batches(
     carry: Any,
     reverse: bool = False,
     limit: Any = None,
+    longest: int | None = None,
 ) -> Any:
     """Runs `carry = run(start, length, batch, prepared, get_step, carry)` per batch."""
     size = steps.batch_size
-    number = (count + size - 1) // size
     known = isinstance(count, int)
+    # A loop of one round takes time to trace, and memory as long as its graph is kept.
+    one = longest and longest <= size and not known
+    number = 1 if one else (count + size - 1) // size
     full = size == 1 or (known and count % size == 0)
 
     def body(b, carry):
@@ -67,10 +70,12 @@ def forward_loop(
     body: Callable,
     carry: Any,
     limit: Any = None,
+    longest: int | None = None,
 ) -> Any:
     """Runs `carry = body(i, step, carry)` for `count` steps from `first` on.
 
-    With a `limit` on `count`, the loop can be differentiated.
+    With a `limit` on `count`, the loop can be differentiated. With `longest`, the
+    largest `count`, there is no loop over batches if one is enough.
     """
 
     def run(start, length, batch, prepared, get_step, carry):
@@ -81,7 +86,9 @@ def forward_loop(
             None if limit is None else steps.batch_size,
         )
 
-    return _loop_over_batches(steps, params, first, count, run, carry, limit=limit)
+    return _loop_over_batches(
+        steps, params, first, count, run, carry, limit=limit, longest=longest
+    )
 
 
 def backward_loop(
@@ -93,6 +100,7 @@ def backward_loop(
     carry: Any,
     gradient: Structure,
     reverse: bool = True,
+    longest: int | None = None,
 ) -> tuple[Any, Structure]:
     """Runs `carry, cotangents = body(i, step, carry)` for each step, last to first.
 
@@ -102,6 +110,7 @@ def backward_loop(
         carry: The first carry.
         gradient: The initial value, to which the parameters' gradient is added.
         reverse: False starts with the first step.
+        longest: As in `forward_loop`.
 
     Returns:
         The last carry, and the sum of `gradient` and the steps' contributions.
@@ -123,7 +132,9 @@ def backward_loop(
         return carry, weights.total(gradient, collected, batch.located)
 
     carry = (carry, gradient)
-    return _loop_over_batches(steps, params, first, count, run, carry, reverse)
+    return _loop_over_batches(
+        steps, params, first, count, run, carry, reverse, longest=longest
+    )
 
 
 def solve(
@@ -172,7 +183,8 @@ def solve(
         def segment(s, carry):
             state, ys, saved = carry
             carry = (state, ys, write(saved, s, state))
-            return forward_loop(steps, params, *segments.span(s), body, carry)
+            span, longest = segments.span(s), segments.longest
+            return forward_loop(steps, params, *span, body, carry, longest=longest)
 
         carry = steps.loop(segments.number, segment, carry)
     state, ys, saved = carry
