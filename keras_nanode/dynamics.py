@@ -9,7 +9,9 @@ from keras import ops
 
 from keras_nanode import backend, checks, tree
 from keras_nanode.alias import alias
+from keras_nanode.arguments import NO_ARGUMENTS, Arguments
 from keras_nanode.bases import Basis
+from keras_nanode.masks import passing_on, with_mask
 from keras_nanode.stateless import (
     LayerFunction,
     PlainFunction,
@@ -17,7 +19,8 @@ from keras_nanode.stateless import (
     value_of,
 )
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
+from keras_nanode.vector_field import VectorField
+from keras_nanode.weights import BasisWeights, FixedWeights, Parts, Weights
 
 _OF_KERAS = ("training", "mask")
 _HALF = ("float16", "bfloat16")
@@ -106,35 +109,6 @@ def arrangement(layer: keras.Layer, num_args: int = 0) -> Callable:
     return arrange
 
 
-class _Masked(keras.Layer):
-    """Returns its input, with the mask that it is called with attached."""
-
-    def __init__(self):
-        super().__init__(autocast=False, name="masked")
-        self.supports_masking = True
-
-    def call(self, inputs, mask=None):
-        return ops.copy(inputs)
-
-
-# Without state, so that all threads can call it.
-_MASKED = _Masked()
-
-
-def with_mask(x, mask=None):
-    """x with the mask attached, where Keras' layers look for it. A mask of None leaves
-    x unchanged."""
-    return x if mask is None else _MASKED(x, mask=mask)
-
-
-def passing_on(layer: keras.Layer, mask: Any = None) -> Any:
-    """The layer, without Keras' warning that it loses the mask: its caller passes the
-    mask on."""
-    if mask is None or layer.supports_masking:
-        return layer
-    return alias(layer, supports_masking=True)
-
-
 def _with_exact_time(layer: keras.Layer) -> Any:
     """The layer, without the cast of its inputs to half precision: that would move a
     time, even into a wrong bucket. Keras still casts the layer's weights."""
@@ -144,20 +118,25 @@ def _with_exact_time(layer: keras.Layer) -> Any:
 
 
 def vector_field(
-    layer: keras.Layer, closes_over: bool, num_args: int = 0, mask: Any = None
-) -> tuple[VectorField, list]:
-    """The built layer as a vector field `func(t, y, theta, *args)`, and its parameters.
+    layer: keras.Layer,
+    closes_over: bool,
+    arguments: Arguments = NO_ARGUMENTS,
+    mask: Any = None,
+) -> tuple[VectorField, tuple]:
+    """The built layer as a vector field, and its parameters. The parts of theta are the
+    layer's weights and the arguments.
 
     Args:
         layer: The layer.
         closes_over: Whether it may read trainable variables of other layers.
-        num_args: How many arguments it takes besides t and y.
+        arguments: The arguments it takes besides t and y.
         mask: A mask that is attached to every state that the layer is called with.
     """
-    arrange = arrangement(layer, num_args)
+    arrange = arrangement(layer, len(arguments))
+    over_time = isinstance(layer, WeightsOverTime)
     if isinstance(layer, WeightsOverTime):
         whole, variables = layer.function(), layer.coefficients
-        weights: FixedWeights | BasisWeights = BasisWeights(layer.basis)
+        weights: Weights = BasisWeights(layer.basis)
     else:
         whole, variables = LayerFunction(layer), split_variables(layer)[0]
         weights = FixedWeights()
@@ -169,50 +148,56 @@ def vector_field(
     time_dtype = "float64" if dtype == "float64" else "float32"
 
     def bind(constants):
-        mask, state = constants
+        mask, state, others = constants
         function = whole.with_constants(state, closes_over)
 
-        def func(t, y, theta, *args):
+        def func(t, y, theta, *others):
+            weights, floats = theta
+            args = arguments.filled(floats, others)
             x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
             t = ops.cast(t, time_dtype)
             x = with_mask(x, *mask)
             # Weights that depend on time were already evaluated at t, in theta.
-            first, others = (
-                (x, {}) if isinstance(weights, BasisWeights) else arrange(t, x, *args)
-            )
-            if mask and others and takes_mask:
+            first, named = (x, {}) if over_time else arrange(t, x, *args)
+            if mask and named and takes_mask:
                 # With several inputs, Keras would look for a mask named after each.
-                (others["mask"],) = mask
-            dy = function(theta, first, **others)
+                (named["mask"],) = mask
+            dy = function(weights, first, **named)
             return as_slope(y, dy, f"The dynamics {layer.name!r}")
 
         # A mask is one more tensor that the layer sees.
-        return backend.shielded(func, None if mask else function.layer)
+        func = backend.shielded(func, None if mask else function.layer)
+        return arguments.bound(func, others)
 
-    constants = [] if mask is None else [mask], whole.constants
-    field = VectorField.of(bind, constants, weights, whole.scale)
-    return field, [value_of(v) for v in variables]
+    constants = [] if mask is None else [mask], whole.constants, arguments.others
+    parts = Parts(weights, FixedWeights())
+    field = VectorField.of(bind, constants, parts, whole.scale)
+    return field, ([value_of(v) for v in variables], arguments.floats)
 
 
 def _cast(x, dtype):
     return ops.cast(x, dtype) if keras.backend.is_float_dtype(x.dtype) else x
 
 
-def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorField:
-    """`func(t, y, *args)` as a vector field without weights.
+def function_field(
+    func: Callable, closes_over: bool, arguments: Arguments
+) -> tuple[VectorField, tuple]:
+    """`func(t, y, *args)` as a vector field, and its parameters. The only part of theta
+    is the arguments.
 
     Args:
         func: The function.
-        num_args: How many arguments it takes besides t and y.
         closes_over: Whether it may read trainable variables that it is not given.
+        arguments: The arguments it takes besides t and y.
     """
-    checks.function_of_time(func, num_args)
+    checks.function_of_time(func, len(arguments))
     func = backend.converted(func)
     plain = func if closes_over else PlainFunction(func)
 
-    def run(t, y, theta, *args):
+    def run(t, y, theta, *others):
+        (floats,) = theta
         try:
-            return as_slope(y, plain(t, y, *args))
+            return as_slope(y, plain(t, y, *arguments.filled(floats, others)))
         except TypeError as error:
             if not _is_of_numbers(y):
                 raise
@@ -221,7 +206,13 @@ def function_field(func: Callable, num_args: int, closes_over: bool) -> VectorFi
                 f"{error}. {_ONE_VECTOR} Received: y {_outline(y)}"
             ) from error
 
-    return VectorField(backend.shielded(run))
+    shielded = backend.shielded(run)
+    field = VectorField.of(
+        lambda others: arguments.bound(shielded, others),
+        arguments.others,
+        Parts(FixedWeights()),
+    )
+    return field, (arguments.floats,)
 
 
 _ONE_VECTOR = "For one vector give `y0` as an array, such as `numpy.array(y0)`."

@@ -9,13 +9,20 @@ from keras import ops
 
 from keras_nanode import adjoints, backend, checks, solvers, tree
 from keras_nanode import times as form
-from keras_nanode.dynamics import Flow, arrangement, function_field, vector_field
+from keras_nanode.arguments import Arguments
+from keras_nanode.dynamics import (
+    Flow,
+    WeightsOverTime,
+    arrangement,
+    function_field,
+    vector_field,
+)
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import BasisWeights, VectorField
+from keras_nanode.vector_field import VectorField
 
 
 @named_if_wrong
@@ -114,8 +121,8 @@ def odeint(
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
     steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
-    args = _as_args(args, dtype)
-    field, params = _with_args(*_as_field(func, adjoint, times.given, y0, args), args)
+    arguments = _as_arguments(args, dtype)
+    field, params = _as_field(func, adjoint, times.given, y0, arguments)
 
     def solve():
         follows = times.is_tensor and not adjoint.follows_times
@@ -190,13 +197,13 @@ def _has_keys_without_order(structure: Structure) -> bool:
     return any(map(_has_keys_without_order, structure.values()))
 
 
-def _as_args(args: Any, dtype: str) -> tuple:
+def _as_arguments(args: Any, dtype: str) -> Arguments:
     """The further arguments of `func`, as tensors."""
     if not isinstance(args, (tuple, list)):
         raise checks.wrong(
             "args", args, "a tuple of what `func` takes beside t and y, such as `(a,)`"
         )
-    return tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args))
+    return Arguments(tree.map_structure(lambda x: _as_arg(x, dtype), tuple(args)))
 
 
 def _as_arg(x: Any, dtype: str) -> Any:
@@ -204,36 +211,6 @@ def _as_arg(x: Any, dtype: str) -> Any:
     tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
     checks.no_complex("args", tensor)
     return tensor
-
-
-def _with_args(of: VectorField, weights: list, args: tuple) -> tuple[VectorField, Any]:
-    """The field of t and y alone, and its parameters: the weights, and all of `args`
-    that can be differentiated. Integers cannot: they are constants."""
-    flat = tree.flatten(args)
-    is_float = [keras.backend.is_float_dtype(x.dtype) for x in flat]
-    floats, others = (
-        [x for x, yes in zip(flat, is_float, strict=True) if yes == kind]
-        for kind in (True, False)
-    )
-
-    def bind(constants):
-        inner, others = constants
-        func = of.with_constants(inner).func
-
-        def run(t, y, params):
-            theta, floats = params
-            given, rest = iter(floats), iter(others)
-            filled = [next(given if yes else rest) for yes in is_float]
-            return func(t, y, theta, *tree.pack_sequence_as(args, filled))
-
-        return run
-
-    def scale(params, h):
-        return of.scale(params[0], h), params[1]  # type: ignore[misc]
-
-    constants = (of.constants, others)
-    field = VectorField.of(bind, constants, of.weights, of.scale and scale)
-    return field, (weights, floats)
 
 
 def _fixed_stats(solver: Solver, count: Any, ys: Structure) -> dict:
@@ -250,9 +227,9 @@ def _as_field(
     adjoint: adjoints.Adjoint,
     times: Any,
     y0: Structure,
-    args: tuple,
-) -> tuple[VectorField, list]:
-    """`func` as a vector field with explicit weights, and these weights."""
+    arguments: Arguments,
+) -> tuple[VectorField, tuple]:
+    """`func` as a vector field, and its parameters."""
     flow = getattr(func, "__self__", func)
     if isinstance(flow, Flow):
         raise ValueError(
@@ -261,10 +238,12 @@ def _as_field(
             f"call it alone, `layer(y0)`. Received: func={func!r}"
         )
     if not isinstance(func, keras.Layer):
-        return function_field(func, len(args), adjoint.closes_over), []
-    arrange = arrangement(func, len(args))
+        return function_field(func, adjoint.closes_over, arguments)
+    arrange = arrangement(func, len(arguments))
     if not func.built:
-        inputs, others = arrange(ops.cast(times[0], time_dtype(y0)), y0, *args)
+        inputs, others = arrange(
+            ops.cast(times[0], time_dtype(y0)), y0, *arguments.args
+        )
         try:
             func(inputs, **others)
         except ValueError as error:
@@ -272,10 +251,9 @@ def _as_field(
                 f"The layer `func` cannot be built for `y0`. {error} Received: "
                 f"func={func!r}, y0 of shape {_shapes(y0)}"
             ) from error
-    field, weights = vector_field(func, adjoint.closes_over, len(args))
-    if isinstance(field.weights, BasisWeights) and isinstance(times, np.ndarray):
-        field.weights.basis.check_covers("t", times)
-    return field, weights
+    if isinstance(func, WeightsOverTime) and isinstance(times, np.ndarray):
+        func.basis.check_covers("t", times)
+    return vector_field(func, adjoint.closes_over, arguments)
 
 
 def _shapes(y0: Structure) -> Structure:

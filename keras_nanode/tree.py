@@ -1,4 +1,4 @@
-"""`keras.tree`, faster where lists and tuples are all that is nested.
+"""`keras.tree`, faster where lists and tuples, also named ones, are all that is nested.
 
 A solver maps over its state and weights several times a stage, where the general
 functions take longer than the arithmetic on a small state.
@@ -16,20 +16,27 @@ NESTED = (list, tuple, dict)
 assert_same_structure = tree.assert_same_structure
 
 
+def _maker(structure: Structure) -> Callable | None:
+    """What makes a list or a tuple of this kind; None for other structures."""
+    kind = type(structure)
+    if kind is list or kind is tuple:
+        return kind
+    return getattr(kind, "_make", None)
+
+
 def map_structure(f: Callable, *structures: Structure) -> Structure:
     first = structures[0]
     if not isinstance(first, NESTED):
         return f(*structures)
-    kind = type(first)
-    if kind is list or kind is tuple:
-        return kind([map_structure(f, *xs) for xs in zip(*structures, strict=True)])
+    if make := _maker(first):
+        return make([map_structure(f, *xs) for xs in zip(*structures, strict=True)])
     return tree.map_structure(f, *structures)
 
 
 def flatten(structure: Structure) -> list:
     if not isinstance(structure, NESTED):
         return [structure]
-    if type(structure) is list or type(structure) is tuple:
+    if _maker(structure):
         return [leaf for part in structure for leaf in flatten(part)]
     return tree.flatten(structure)
 
@@ -41,8 +48,7 @@ def pack_sequence_as(structure: Structure, leaves: Iterable) -> Structure:
 def _packed(structure: Structure, leaves: Iterator) -> Structure:
     if not isinstance(structure, NESTED):
         return next(leaves)
-    kind = type(structure)
-    if kind is list or kind is tuple:
-        return kind([_packed(part, leaves) for part in structure])
+    if make := _maker(structure):
+        return make([_packed(part, leaves) for part in structure])
     number = len(tree.flatten(structure))
     return tree.pack_sequence_as(structure, list(itertools.islice(leaves, number)))

@@ -22,7 +22,8 @@ from keras_nanode import Adaptive, bases, layers, odeint, solvers, tableaus
 from keras_nanode.stepping import Problem, Status
 from keras_nanode.stepping.control import error_norm, step_factor
 from keras_nanode.stepping.stops import Stops
-from keras_nanode.vector_field import BasisWeights, VectorField
+from keras_nanode.vector_field import VectorField
+from keras_nanode.weights import BasisWeights, Parts
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -169,7 +170,7 @@ def test_the_first_step_is_hairers(t_span, frequency):
         np.array(t_span),
         FLOAT64,
     )
-    found = Adaptive(1e-4, 1e-6, max_steps=2).choose(problem, scalar(y0), [])
+    found = Adaptive(1e-4, 1e-6, max_steps=2).choose(problem, scalar(y0), ())
     edges, _, _ = found.record
     np.testing.assert_allclose(numbers(edges)[1], reference.h_abs)
 
@@ -219,7 +220,7 @@ def test_jumps_are_stepped_to(t_span):
 
 def test_a_jump_at_an_output_time_is_one_stop():
     # The edges 0.1, 0.2, ... and the times differ by rounding.
-    field = VectorField(lambda t, y, theta: y, BasisWeights(bases.Bucket(10)))
+    field = VectorField(lambda t, y, theta: y, Parts(BasisWeights(bases.Bucket(10))))
     times = np.array([0.0, 0.1 + 0.2, 0.95, 1.0])
     stops = Stops.of(Problem(field, solvers.get("dopri5"), times, FLOAT64))
     np.testing.assert_allclose(

@@ -39,7 +39,8 @@ from keras_nanode.stepping.checkpoints import Doubling, Growing, Segments
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.loops import backward_loop, solve
 from keras_nanode.structures import read
-from keras_nanode.vector_field import BasisWeights, VectorField
+from keras_nanode.vector_field import VectorField
+from keras_nanode.weights import BasisWeights, Parts
 
 
 def tanh_squared(x):
@@ -49,15 +50,18 @@ def tanh_squared(x):
 
 def problem(basis, solver, steps, adjoint, times=(0.0, 1.0), dtype=FLOAT64):
     """y(times[1:]) as a function of y0 and of W and b's coefficients."""
-    field = VectorField(
-        lambda t, y, theta: tanh_squared(y @ theta[0] + theta[1]), BasisWeights(basis)
-    )
+
+    def slope(t, y, theta):
+        ((kernel, bias),) = theta
+        return tanh_squared(y @ kernel + bias)
+
+    field = VectorField(slope, Parts(BasisWeights(basis)))
 
     def f(y0, params):
         return integrate(
             field,
             y0,
-            params,
+            (params,),
             np.array(times),
             solver=SOLVERS[solver],
             steps=steps,
@@ -439,11 +443,12 @@ def test_the_gradient_is_nan_also_if_no_step_succeeds(adjoint, times):
 def test_reversible_steps_are_undone(solver, basis):
     """All states are rebuilt to rounding, also over jumps of the weights."""
     field = VectorField(
-        lambda t, y, theta: tanh_squared(y @ theta[0]), BasisWeights(BASES[basis])
+        lambda t, y, theta: tanh_squared(y @ theta[0]),
+        Parts(BasisWeights(BASES[basis])),
     )
     problem = Problem(field, SOLVERS[solver], np.array([0, 1.0]), FLOAT64)
     plan = FixedSteps(problem, 7, 7)
-    params = [ops.convert_to_tensor(random((BASES[basis].size, 3, 3), FLOAT64, 1))]
+    params = (ops.convert_to_tensor(random((BASES[basis].size, 3, 3), FLOAT64, 1)),)
     y0 = ops.convert_to_tensor(random((4, 3), FLOAT64))
 
     def back_and_forth(y0, params):

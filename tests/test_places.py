@@ -28,7 +28,8 @@ from problems import FLOAT64
 
 from keras_nanode import Adaptive, adjoints, backend, odeint
 from keras_nanode.integrate import integrate
-from keras_nanode.vector_field import BasisWeights, FixedWeights, VectorField
+from keras_nanode.vector_field import VectorField
+from keras_nanode.weights import BasisWeights, FixedWeights, Parts
 
 BACKEND = keras.backend.backend()
 
@@ -38,14 +39,15 @@ def solution(solver, basis, steps, adjoint):
     weights = BasisWeights(BASES[basis]) if basis in BASES else FixedWeights()
 
     def slope(t, y, theta):
-        z = y @ theta[0] + theta[1] * t
+        ((kernel, bias),) = theta
+        z = y @ kernel + bias * t
         return z / (1 + z * z)
 
     def f(y, params):
         ends, _ = integrate(
-            VectorField(slope, weights),
+            VectorField(slope, Parts(weights)),
             y,
-            params,
+            (params,),
             np.array([0.0, 1.0]),
             solver=SOLVERS[solver],
             steps=steps,

@@ -10,7 +10,8 @@ from problems import FLOAT64, forced, forced_solution, scalar, solve
 from keras_nanode import bases, layers, odeint
 from keras_nanode.stepping import Problem
 from keras_nanode.stepping.fixed import FixedSteps
-from keras_nanode.vector_field import BasisWeights, VectorField
+from keras_nanode.vector_field import VectorField
+from keras_nanode.weights import BasisWeights, Parts
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -163,7 +164,7 @@ def test_a_function_that_updates_a_variable_is_refused():
 
 
 def grid(basis, solver, steps, t_span=(0.0, 1.0), dtype="float32"):
-    field = VectorField(lambda t, y, theta: y, BasisWeights(basis))
+    field = VectorField(lambda t, y, theta: y, Parts(BasisWeights(basis)))
     problem = Problem(field, SOLVERS[solver], np.array(t_span), dtype)
     return FixedSteps(problem, steps, batch_size=1)
 
@@ -174,9 +175,9 @@ def test_n_euler_steps_visit_each_of_n_buckets_once(t_span):
     few = keras.backend.backend() == "jax"
     for n in (7, 9, 12, 49, 200) if few else range(1, 201):
         basis = bases.Bucket(n, domain=t_span)
-        visited = grid(basis, "euler", n, t_span).located[:, 0]
+        visited = grid(basis, "euler", n, t_span).located[0][:, 0]
         assert numbers(visited).tolist() == list(range(n))
-        visited = grid(basis, "euler", n, t_span[::-1]).located[:, 0]
+        visited = grid(basis, "euler", n, t_span[::-1]).located[0][:, 0]
         assert numbers(visited).tolist() == list(range(n))[::-1]
 
 
@@ -187,9 +188,9 @@ def test_a_step_across_buckets_sees_the_one_that_begins_in_its_middle(t_span, bu
     for n in (7, 49) if few else range(1, 101):
         basis = bases.Bucket(n * buckets, domain=t_span)
         begins = [i * buckets + buckets // 2 for i in range(n)]
-        visited = grid(basis, "euler", n, t_span).located[:, 0]
+        visited = grid(basis, "euler", n, t_span).located[0][:, 0]
         assert numbers(visited).tolist() == begins
-        visited = grid(basis, "euler", n, t_span[::-1]).located[:, 0]
+        visited = grid(basis, "euler", n, t_span[::-1]).located[0][:, 0]
         assert numbers(visited).tolist() == begins[::-1]
 
 
@@ -219,7 +220,7 @@ class Sawtooth(bases.Basis):
 
 @pytest.mark.parametrize("t_span", [(0.0, 1.0), (1.0, 0.0)])
 def test_a_stage_on_a_jump_sees_the_side_of_its_step(t_span):
-    located = grid(Sawtooth(), "heun", 2, t_span).located
+    (located,) = grid(Sawtooth(), "heun", 2, t_span).located
     seen = np.sort(numbers(located)[:, :, 0], axis=1)
     np.testing.assert_allclose(seen, [[-0.5, 0.0], [-0.5, 0.0]], atol=1e-6)
 

@@ -1,8 +1,9 @@
 """The only place that imports a backend. It provides what `keras.ops` lacks.
 
-There is one module per backend, and each has exactly these functions. A conformance
-test checks them on the active backend (`tests/test_backend.py`). States and primals are
-any structure of tensors that `keras.tree` understands.
+There is one module per backend, with those of these functions that are not as in
+`_defaults.py`. A conformance test checks them on the active backend
+(`tests/test_backend.py`). States and primals are any structure of tensors that
+`keras.tree` understands.
 
 `vjp(f, *primals) -> outputs, pullback`
     `pullback(cotangents)` gives a tuple of gradients, one per primal. They are zero for
@@ -32,6 +33,8 @@ any structure of tensors that `keras.tree` understands.
     It is 0 if loops cost little, and infinity if loops are Python's own.
 `add_scaled(x, scale, y) -> sum`
     x + scale y, for a Python number, in one operation where the backend has one.
+`cos(x)`, `sin(x)`
+    In the dtype of x, which Keras on JAX would turn from float64 into float32.
 `take(x, i) -> rows`
     The rows x[i], for integers i that are inside of x. Those of `keras.ops.take` may
     be negative, and counting these from the end takes several operations.
@@ -74,9 +77,12 @@ any structure of tensors that `keras.tree` understands.
 """
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 import keras
+
+from keras_nanode.backend import _defaults
 
 _NAMES = ("tensorflow", "jax", "torch", "openvino")
 
@@ -93,28 +99,35 @@ def _load(name: str) -> ModuleType:
 
 _module = _load(keras.backend.backend())
 
-vjp = _module.vjp
-custom_vjp = _module.custom_vjp
-per_device = _module.per_device
-held_by_outputs = _module.held_by_outputs
-cond = _module.cond
-while_loop = _module.while_loop
-fori_loop = _module.fori_loop
-most_unrolled = _module.most_unrolled
-add_scaled = _module.add_scaled
-take = _module.take
-buffer = _module.buffer
-write = _module.write
-read = _module.read
-stack = _module.stack
-eagerly = _module.eagerly
-is_known = _module.is_known
-values = _module.values
-shared = _module.shared
-is_shape = _module.is_shape
-report = _module.report
-await_reports = _module.await_reports
-as_graph = _module.as_graph
-shielded = _module.shielded
-converted = _module.converted
-require = _module.require
+
+def _found(name: str) -> Callable:
+    return getattr(_module if hasattr(_module, name) else _defaults, name)
+
+
+vjp = _found("vjp")
+custom_vjp = _found("custom_vjp")
+per_device = _found("per_device")
+held_by_outputs = _found("held_by_outputs")
+cond = _found("cond")
+while_loop = _found("while_loop")
+fori_loop = _found("fori_loop")
+most_unrolled = _found("most_unrolled")
+add_scaled = _found("add_scaled")
+cos = _found("cos")
+sin = _found("sin")
+take = _found("take")
+buffer = _found("buffer")
+write = _found("write")
+read = _found("read")
+stack = _found("stack")
+eagerly = _found("eagerly")
+is_known = _found("is_known")
+values = _found("values")
+shared = _found("shared")
+is_shape = _found("is_shape")
+report = _found("report")
+await_reports = _found("await_reports")
+as_graph = _found("as_graph")
+shielded = _found("shielded")
+converted = _found("converted")
+require = _found("require")

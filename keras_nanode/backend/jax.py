@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from keras import ops
 
 from keras_nanode.backend import _varying
 
@@ -58,10 +57,6 @@ def per_device(f, *primals):
     return f(*_varying.apart(f, primals))
 
 
-def held_by_outputs(f, *primals):
-    return f(*primals)
-
-
 def cond(condition, f, g):
     return lax.cond(condition, *_varying.joined(f, g))
 
@@ -95,8 +90,12 @@ def most_unrolled():
     return 16 if jax.default_backend() == "cpu" else 0
 
 
-def add_scaled(x, scale, y):
-    return x + scale * y
+def cos(x):
+    return jnp.cos(x)
+
+
+def sin(x):
+    return jnp.sin(x)
 
 
 def take(x, i):
@@ -134,18 +133,6 @@ def is_known(x):
     return not isinstance(x, jax.core.Tracer)
 
 
-def values(x):
-    return ops.convert_to_numpy(x)
-
-
-def shared(x):
-    return x
-
-
-def is_shape(x):
-    return False
-
-
 def report(f, value, state):
     # Call f also outside compiled functions: Keras takes the values of variables away
     # while it trains.
@@ -162,21 +149,9 @@ def await_reports():
     jax.effects_barrier()
 
 
-def as_graph(f, *primals):
-    return f(*primals)
-
-
-def converted(func):
-    return func
-
-
 def require(holds, message):
     def check(holds):
         if not holds:
             raise ValueError(message)
 
     jax.debug.callback(check, holds)
-
-
-def shielded(f, layer=None):
-    return f  # tensors do not change

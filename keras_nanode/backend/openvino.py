@@ -3,7 +3,6 @@
 A model becomes one graph without loops. There are no gradients.
 """
 
-import contextlib
 import math
 
 from keras import ops
@@ -21,14 +20,6 @@ def vjp(f, *primals):
 
 def custom_vjp(forward, backward, message, *primals):
     return forward(*primals)[0]
-
-
-def per_device(f, *primals):
-    return f(*primals)
-
-
-def held_by_outputs(f, *primals):
-    return f(*primals)
 
 
 def cond(condition, f, g):
@@ -51,68 +42,12 @@ def most_unrolled():
     return math.inf
 
 
-def add_scaled(x, scale, y):
-    return x + scale * y
-
-
-def take(x, i):
-    return ops.take(x, i, axis=0)
-
-
 def buffer(size, like):
     return _eager.Buffer([ops.zeros_like(like)] * size, ops.stack)
 
 
-def write(buffer, i, value):
-    return buffer.write(i, value)
-
-
-def read(buffer, i):
-    return buffer.read(i)
-
-
-def stack(buffer):
-    return buffer.stack()
-
-
-def eagerly():
-    return contextlib.nullcontext()
-
-
 def is_known(x):
     return False  # a tensor is a node of a graph
-
-
-def values(x):
-    return ops.convert_to_numpy(x)
-
-
-def shared(x):
-    return x
-
-
-def is_shape(x):
-    return False
-
-
-def report(f, value, state):
-    return False
-
-
-def await_reports():
-    pass
-
-
-def as_graph(f, *primals):
-    return f(*primals)
-
-
-def shielded(f, layer=None):
-    return f
-
-
-def converted(func):
-    return func
 
 
 def require(holds, message):

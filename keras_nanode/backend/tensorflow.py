@@ -1,7 +1,6 @@
 """The backend functions on TensorFlow: eager, `tf.function`, XLA and SavedModel."""
 
 import tensorflow as tf
-from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager, _gradients, _residuals
@@ -75,14 +74,6 @@ def _apart(structure):
     return tree.map_structure(copy, structure)
 
 
-def per_device(f, *primals):
-    return f(*primals)
-
-
-def held_by_outputs(f, *primals):
-    return f(*primals)
-
-
 def cond(condition, f, g):
     return tf.cond(condition, f, g)
 
@@ -114,10 +105,6 @@ def most_unrolled():
     return float("inf") if tf.executing_eagerly() else 0
 
 
-def add_scaled(x, scale, y):
-    return x + scale * y
-
-
 def take(x, i):
     return tf.gather(x, i)
 
@@ -128,44 +115,12 @@ def buffer(size, like):
     return _residuals.array(size, like)
 
 
-def write(buffer, i, value):
-    return buffer.write(i, value)
-
-
-def read(buffer, i):
-    return buffer.read(i)
-
-
-def stack(buffer):
-    return buffer.stack()
-
-
 def eagerly():
     return tf.init_scope()
 
 
 def is_known(x):
     return not tf.is_symbolic_tensor(x)
-
-
-def values(x):
-    return ops.convert_to_numpy(x)
-
-
-def shared(x):
-    return x
-
-
-def is_shape(x):
-    return False
-
-
-def report(f, value, state):
-    return False
-
-
-def await_reports():
-    pass
 
 
 def as_graph(f, *primals):
@@ -194,7 +149,3 @@ def converted(func):
 
 def require(holds, message):
     tf.debugging.Assert(holds, [message])
-
-
-def shielded(f, layer=None):
-    return f  # tensors do not change

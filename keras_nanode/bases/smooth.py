@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import checks
+from keras_nanode import backend, checks
 from keras_nanode.bases.basis import (
     MOST_DEGREE,
     MOST_FUNCTIONS,
@@ -134,9 +134,9 @@ class Cosine(Broadcasting):
     def __call__(self, t):
         t = self.as_times(t)
         frequencies = ops.convert_to_tensor(np.pi * np.arange(self.size), t.dtype)
-        waves = ops.cos(ops.expand_dims(self.fraction(t), -1) * frequencies)
+        waves = backend.cos(ops.expand_dims(self.fraction(t), -1) * frequencies)
         scale = np.where(np.arange(self.size) > 0, 2**0.5, 1.0)
-        return ops.cast(waves, t.dtype) * ops.convert_to_tensor(scale, t.dtype)
+        return waves * ops.convert_to_tensor(scale, t.dtype)
 
     def get_config(self) -> dict:
         return {"size": self.size, "domain": self.domain}
@@ -185,9 +185,9 @@ class Trigonometric(Broadcasting):
         t = self.as_times(t)
         harmonics = np.arange(1, self.order + 1) * (2 * np.pi / self.period)
         angles = ops.expand_dims(t, -1) * ops.convert_to_tensor(harmonics, t.dtype)
-        waves = ops.stack([ops.cos(angles), ops.sin(angles)], axis=-1)
+        waves = ops.stack([backend.cos(angles), backend.sin(angles)], axis=-1)
         one = ops.expand_dims(ops.ones_like(t), -1)
-        waves = ops.cast(ops.reshape(waves, (*t.shape, self.size - 1)), t.dtype)
+        waves = ops.reshape(waves, (*t.shape, self.size - 1))
         return ops.cast(ops.concatenate([one, waves], axis=-1), t.dtype)
 
     def get_config(self) -> dict:

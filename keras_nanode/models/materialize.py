@@ -195,7 +195,8 @@ def _unrolled(ode: ODE, x: keras.KerasTensor, steps: int | None) -> keras.KerasT
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(number):
-        step = Step(problem, h[i], times[i], field.weights.at(prepared, i)).absorb_h()
+        theta = field.weights.at(prepared, i, jumps is not None)
+        step = Step(problem, h[i], times[i], theta).absorb_h()
         theta = step.theta
         if i == 0:
             state = ode.solver.start(step.slopes(theta), state)
@@ -219,7 +220,7 @@ class _Stages:
         self.known: dict = {}
 
     def __call__(self, t, y, theta):
-        weights = [ops.convert_to_numpy(w) for w in theta]
+        weights = [ops.convert_to_numpy(w) for w in theta[0]]
         time = {"t": t} if self.takes_time else {}
         key = (*time.values(), *(w.tobytes() for w in weights))
         if key not in self.known:

@@ -12,6 +12,7 @@ from keras_nanode.solvers.solver import Solver, Stepped
 from keras_nanode.structures import add, advance, as_scalar, increment, weighted
 from keras_nanode.tableaus import Tableau
 from keras_nanode.tree import Structure
+from keras_nanode.weights import Theta
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -88,7 +89,7 @@ class RungeKutta(Solver):
         tableau, y, grad_y = self.tableau, state, a
         results = self.stages(step.linearize, step.h, y)
         later: list[Structure] = []  # cotangents of the later stages' states
-        grad_theta: list[Structure] = []
+        grad_theta: list[tuple] = []
         for i in reversed(range(len(results))):
             column = [tableau.b[i], *(row[i] for row in tableau.a[i + 1 :])]
             column = column[: len(later) + 1]
@@ -103,7 +104,7 @@ class RungeKutta(Solver):
         step: Stepped,
         evaluate: Callable[[int, Structure], tuple[Structure, Any]],
         y: Structure,
-    ) -> tuple[Structure, list[Structure]]:
+    ) -> tuple[Structure, Theta]:
         """The state after a step, and the integrals over the step of the other values
         that `evaluate` gives at the stages."""
         results = self.stages(evaluate, step.h, y)
@@ -111,7 +112,7 @@ class RungeKutta(Solver):
         y = advance(y, step.h, self.tableau.b[: len(slopes)], list(slopes))
         return y, self.integrals(step, list(others))
 
-    def integrals(self, step: Stepped, others: list[Structure]) -> list[Structure]:
+    def integrals(self, step: Stepped, others: list[tuple]) -> Theta:
         """The integrals over a step of the stages' other values, one for each set of
         the step's weights."""
         used = [i for i, weight in enumerate(self.tableau.b) if weight]

@@ -1,13 +1,14 @@
 """The interface of a solver."""
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keras_nanode import backend
 from keras_nanode.structures import add
 from keras_nanode.tableaus import Tableau
 from keras_nanode.tree import Structure
+from keras_nanode.weights import Theta
 
 # f(i, y): the slope of y at node i of the step.
 Slopes = Callable[[int, Structure], Structure]
@@ -18,22 +19,20 @@ class Stepped(Protocol):
 
     Attributes:
         h: The step's length.
-        theta: The step's sets of weights.
+        theta: The step's sets of weights, for each part.
     """
 
     h: Any
-    theta: list[Structure]
+    theta: Theta
 
-    def take(self, state: Any, theta: list[Structure]) -> Any:
+    def take(self, state: Any, theta: Theta) -> Any:
         """The state after the step."""
 
     def linearize(self, i: int, y: Structure) -> tuple[Structure, Callable]:
         """The slope at node i, and its pullback to y and the weights there."""
 
-    def sum_by_set(
-        self, nodes: Iterable[int], cotangents: list[Structure]
-    ) -> list[Structure]:
-        """Sums the cotangents of the weights at nodes, for each set of weights."""
+    def sum_by_set(self, nodes: Sequence[int], cotangents: list[tuple]) -> Theta:
+        """Sums the cotangents of theta at nodes, for each set of weights."""
 
 
 class Solver(abc.ABC):
@@ -103,7 +102,7 @@ class Solver(abc.ABC):
         """Adds a cotangent of `value(state)` to `a`, a cotangent of the state."""
         return add(a, cotangent)
 
-    def vjp(self, step: Stepped, state: Any, a: Any) -> tuple[Any, list[Structure]]:
+    def vjp(self, step: Stepped, state: Any, a: Any) -> tuple[Any, Theta]:
         """The cotangents of the state before a step and of the step's weights.
 
         `a` is the cotangent of the state after it.

@@ -175,7 +175,7 @@ class Adaptive(Stepping):
             integrals = solver.integrals(attempt.step, others)
             # Select, do not multiply by 0: a rejected attempt may be NaN.
             integrals = select(attempt.ok, integrals, zeros_like(integrals))
-            return weights.add_step(gradient, integrals, attempt.located)
+            return weights.add_step(params, gradient, integrals, attempt.located)
 
         state = adaptive_loop(
             Stops.of(problem),

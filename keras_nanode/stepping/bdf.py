@@ -136,7 +136,7 @@ class _Piece:
     ):
         self.problem, self.state, self.number = problem, state, number
         self.start, self.end = start, end
-        self.is_constant = problem.field.weights.set_of_nodes(2) == [0, 0]
+        self.is_constant = problem.field.weights.is_piecewise_constant
         self.given = self._theta(params, 0.5) if self.is_constant else params
         self.constants: dict[str, Any] = {}
         # TensorFlow Probability does not accept an empty vector.
@@ -148,13 +148,13 @@ class _Piece:
         first = ops.cast(self.problem.times[0], self.problem.dtype)
         return first + self.problem.direction * s
 
-    def _theta(self, params: Structure, fraction: Any) -> Structure:
+    def _theta(self, params: tuple, fraction: Any) -> tuple:
         """The weights at a fraction of the piece."""
-        weights = self.problem.field.weights
+        field, dtype = self.problem.field, self.problem.dtype
         start, end = (self._time(s)[None] for s in (self.start, self.end))
         times = between(start, end, fraction)[:, None]
-        located = weights.locate(self.number, start, end, times, self.problem.dtype)
-        return weights.at(weights.prepare(params, located), 0)[0]
+        located = field.weights.locate(self.number, start, end, times, dtype)
+        return field.theta(params, located)
 
     def slope(self, s, y, weights=None):
         # The library looks a little ahead for a first step, and in the adjoint at -s.

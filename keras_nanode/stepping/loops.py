@@ -129,7 +129,7 @@ def backward_loop(
 
         collected = weights.collector(prepared, steps.batch_size, gradient)
         carry, collected = steps.loop(length, one, (carry, collected))
-        return carry, weights.total(gradient, collected, batch.located)
+        return carry, weights.total(params, gradient, collected, batch.located)
 
     carry = (carry, gradient)
     return _loop_over_batches(

@@ -70,11 +70,6 @@ class Problem:
             return float(np.sign(last - first))
         return ops.cast(ops.sign(last - first), self.dtype)
 
-    @property
-    def set_of_nodes(self) -> list[int]:
-        """For each node of the solver, the index of its set of weights in a step."""
-        return self.field.weights.set_of_nodes(len(self.solver.nodes))
-
     def reverse(self) -> "Problem":
         """The same problem backwards in time."""
         if isinstance(self.times, np.ndarray):

@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -12,6 +12,7 @@ from keras_nanode.solvers.solver import Slopes
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.structures import add, apply_if, row, zeros_like
 from keras_nanode.tree import Structure
+from keras_nanode.weights import Sets, Theta
 
 
 class Step:
@@ -21,8 +22,7 @@ class Step:
         problem: The problem.
         h: The length.
         times: The times of the nodes.
-        theta: The sets of weights. If `jump` is not None, the last set is that of the
-            step before, at the start of this one.
+        theta: The sets of weights of each part.
         jump: Whether the weights jump at the start of the step. None if they never do.
         absorbed: The factor that was folded into the weights. None if there is none.
     """
@@ -32,7 +32,7 @@ class Step:
         problem: Problem,
         h: Any,
         times: Any,
-        theta: list[Structure],
+        theta: Theta,
         jump: Any = None,
         absorbed: Any = None,
     ):
@@ -50,73 +50,96 @@ class Step:
         # Carried slopes come from the step before, which may have another h.
         if scale is None or self.problem.solver.carries_slopes:
             return self
-        theta = [scale(weights, self.h) for weights in self.theta]
+        theta = _scaled(scale, self.theta, self.h)
         return Step(self.problem, 1.0, self.times, theta, self.jump, self.h)
 
-    def release_h(self, cotangents: list[Structure]) -> list[Structure]:
+    def release_h(self, cotangents: Theta) -> Theta:
         """The cotangents of the original weights, from those of the weights with h
         folded in."""
         scale = self.problem.field.scale
         if self.absorbed is None or scale is None:
             return cotangents
         # Multiplying by h, or by 1, is its own transpose.
-        return [scale(cotangent, self.absorbed) for cotangent in cotangents]
+        return _scaled(scale, cotangents, self.absorbed)
 
-    def slopes(self, theta: list[Structure]) -> Slopes:
+    def slopes(self, theta: Theta) -> Slopes:
         """f(i, y), the vector field at node i, with the given sets of weights."""
-        func, sets = self.problem.field.func, self.problem.set_of_nodes
-        return lambda i, y: func(self.times[i], y, theta[sets[i]])
+        func = self.problem.field.func
+        return lambda i, y: func(self.times[i], y, at_node(theta, i))
 
     def linearize(self, i: int, y: Structure) -> tuple[Structure, Callable]:
         """The slope at node i, and its pullback to y and the weights there."""
         func = self.problem.field.func
-        theta = self.theta[self.problem.set_of_nodes[i]]
+        theta = at_node(self.theta, i)
         return backend.vjp(functools.partial(func, self.times[i]), y, theta)
 
-    def sum_by_set(
-        self, nodes: Iterable[int], cotangents: list[Structure]
-    ) -> list[Structure]:
-        """Sums the cotangents of the weights at nodes, for each set of weights."""
-        sums: list = [None] * len(self.theta)
+    def sum_by_set(self, nodes: Sequence[int], cotangents: list[tuple]) -> Theta:
+        """Sums the cotangents of theta at nodes, for each set of weights."""
         # A stage that only the error estimate uses has a node but no cotangent.
-        for node, cotangent in zip(nodes, cotangents, strict=False):
-            i = self.problem.set_of_nodes[node]
-            sums[i] = cotangent if sums[i] is None else add(sums[i], cotangent)
-        return [
-            zeros_like(theta) if total is None else total
-            for theta, total in zip(self.theta, sums, strict=True)
-        ]
+        nodes = nodes[: len(cotangents)]
+        return tuple(
+            _summed(sets, nodes, [theta[part] for theta in cotangents])
+            for part, sets in enumerate(self.theta)
+        )
 
     def vjp(self, state, a):
         """The cotangents of the state before the step and of the step's weights. `a`
         is the cotangent of the state after it."""
         return self.problem.solver.vjp(self, state, a)
 
-    def cross_jump(self, state: Any, theta: list[Structure]) -> Any:
+    def cross_jump(self, state: Any, theta: Theta) -> Any:
         """The state at the start of the step, after a jump of the weights there."""
-        # The last set holds the weights of the step before.
-        before = self.slopes([theta[-1]] * len(theta))
+        before = self.slopes(_before(theta))
         return self.problem.solver.cross_jump(self.slopes(theta), before, state)
 
-    def uncross_jump(self, state: Any, theta: list[Structure]) -> Any:
+    def uncross_jump(self, state: Any, theta: Theta) -> Any:
         """The inverse of `cross_jump`."""
-        before = self.slopes([theta[-1]] * len(theta))
+        before = self.slopes(_before(theta))
         return self.problem.solver.uncross_jump(self.slopes(theta), before, state)
 
-    def take(self, state: Any, theta: list[Structure]) -> Any:
+    def take(self, state: Any, theta: Theta) -> Any:
         """The state after the step."""
         if self.jump is not None:
             cross = functools.partial(self.cross_jump, theta=theta)
             state = apply_if(self.jump, cross, state)
         return self.problem.solver.step(self.slopes(theta), self.h, state)
 
-    def take_back(self, state: Any, theta: list[Structure]) -> Any:
+    def take_back(self, state: Any, theta: Theta) -> Any:
         """The state before the step."""
         state = self.problem.solver.step_back(self.slopes(theta), self.h, state)
         if self.jump is None:
             return state
         uncross = functools.partial(self.uncross_jump, theta=theta)
         return apply_if(self.jump, uncross, state)
+
+
+def at_node(theta: Theta, i: int) -> tuple:
+    """theta at node i."""
+    return tuple(sets.at(i) for sets in theta)
+
+
+def _scaled(scale: Callable, theta: Theta, h: Any) -> Theta:
+    """The sets of all parts, those of the first one scaled."""
+    first, *others = theta
+    return Sets([scale(weights, h) for weights in first.nodes]), *others
+
+
+def _before(theta: Theta) -> Theta:
+    """The weights of the step before at the start of this one, at all nodes."""
+    return tuple(Sets(sets.before or sets.nodes) for sets in theta)
+
+
+def _summed(sets: Sets, nodes: Sequence[int], cotangents: list[Structure]) -> Sets:
+    """The cotangents of the sets of a part, from those at nodes."""
+    sums: list = [None] * len(sets.nodes)
+    for node, cotangent in zip(nodes, cotangents, strict=True):
+        i = node if len(sums) > 1 else 0
+        sums[i] = cotangent if sums[i] is None else add(sums[i], cotangent)
+    found = [
+        zeros_like(weights) if total is None else total
+        for weights, total in zip(sets.nodes, sums, strict=True)
+    ]
+    return Sets(found, zeros_like(sets.before))
 
 
 class Batch(NamedTuple):
@@ -145,8 +168,8 @@ class Batch(NamedTuple):
             h, times, jump = (
                 x if x is None else row(x, j) for x in (self.h, self.times, self.jumps)
             )
-            times = ops.unstack(times)
-            return Step(problem, h, times, weights.at(prepared, j), jump)
+            theta = weights.at(prepared, j, jumps=jump is not None)
+            return Step(problem, h, ops.unstack(times), theta, jump)
 
         return prepared, step
 

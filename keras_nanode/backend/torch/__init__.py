@@ -1,11 +1,9 @@
 """The backend functions on PyTorch, which runs every loop in Python."""
 
-import contextlib
 import functools
 import math
 
 import torch
-from keras import ops
 
 from keras_nanode import tree
 from keras_nanode.backend import _eager
@@ -105,10 +103,6 @@ def custom_vjp(forward, backward, message, *primals):
     return tree.pack_sequence_as(structure[0], outputs)
 
 
-def per_device(f, *primals):
-    return f(*primals)
-
-
 def held_by_outputs(f, *primals):
     return closures.held_by_outputs(f, *primals)
 
@@ -135,28 +129,8 @@ def add_scaled(x, scale, y):
     return x + scale * y  # symbolic
 
 
-def take(x, i):
-    return ops.take(x, i, axis=0)
-
-
 def buffer(size, like):
     return _eager.buffer(size, like, torch.zeros_like, torch.stack)
-
-
-def write(buffer, i, value):
-    return buffer.write(i, value)
-
-
-def read(buffer, i):
-    return buffer.read(i)
-
-
-def stack(buffer):
-    return buffer.stack()
-
-
-def eagerly():
-    return contextlib.nullcontext()
 
 
 def is_known(x):
@@ -181,18 +155,6 @@ def report(f, value, state):
         return False
     f(values(value))
     return True
-
-
-def await_reports():
-    pass
-
-
-def as_graph(f, *primals):
-    return f(*primals)
-
-
-def converted(func):
-    return func
 
 
 def require(holds, message):
