@@ -230,8 +230,7 @@ def _as_field(
     arguments: Arguments,
 ) -> tuple[VectorField, tuple]:
     """`func` as a vector field, and its parameters."""
-    flow = getattr(func, "__self__", func)
-    if isinstance(flow, Flow):
+    if flow := _flow(func):
         raise ValueError(
             f"`func` must give dy/dt, and the layer {flow.name!r} solves an ODE itself "
             "and gives y. Give what it integrates, `odeint(layer.dynamics, y0, t)`, or "
@@ -254,6 +253,14 @@ def _as_field(
     if isinstance(func, WeightsOverTime) and isinstance(times, np.ndarray):
         func.basis.check_covers("t", times)
     return vector_field(func, adjoint.closes_over, arguments)
+
+
+def _flow(func: Callable | keras.Layer) -> Flow | None:
+    """The ODE layer whose result `func` gives, also as the last layer of a model."""
+    layer = getattr(func, "__self__", func)
+    while isinstance(layer, keras.Sequential) and layer.layers:
+        layer = layer.layers[-1]
+    return layer if isinstance(layer, Flow) else None
 
 
 def _shapes(y0: Structure) -> Structure:

@@ -235,7 +235,9 @@ def test_far_more_functions_than_times_are_warned_of(make, times, functions):
 
 def test_a_flow_is_no_dynamics_of_odeint():
     ode = layers.TrigDenseODE(1, steps=2)
-    for flow in (ode, layers.ODE(keras.layers.Dense(3)), ode.call, ode.inverse):
+    model = keras.Sequential([keras.layers.Dense(3), keras.Sequential([ode])])
+    flows = ode, layers.ODE(keras.layers.Dense(3)), ode.call, ode.inverse, model
+    for flow in flows:
         with pytest.raises(
             ValueError, match=r"`odeint\(layer.dynamics, y0, t\)`.*Received: func=<"
         ):
