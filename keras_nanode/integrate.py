@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, checks, tree
-from keras_nanode.stepping import Adaptive, Problem, Status, stepping_of
+from keras_nanode.stepping import Adaptive, Problem, Replayable, Status, stepping_of
 from keras_nanode.structures import stack
 from keras_nanode.tree import Structure
 from keras_nanode.vector_field import VectorField
@@ -37,7 +37,12 @@ def integrate(
     problem = Problem(field, solver, times, time_dtype(y0), count)
     if any(map(backend.is_shape, tree.flatten(y0))):
         return _shapes(problem, y0)
-    ys, stats = adjoint.solve(problem, stepping_of(solver, steps), y0, params)
+    stepping = stepping_of(solver, steps)
+    if isinstance(stepping, Replayable):
+        ys, stats = adjoint.solve(problem, stepping, y0, params)
+    else:  # a library's steps, with its own gradient
+        solution = stepping.run(problem, y0, params)
+        ys, stats = solution.ys, solution.stats
     if fails and stats and backend.is_known(stats["status"]):
         status, t, h, reached = (
             backend.values(stats[key]).item() for key in ("status", "t", "h", "reached")

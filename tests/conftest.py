@@ -22,8 +22,7 @@ pytest.register_assert_rewrite("check_layer", "problems")
 def registered_gradients() -> dict:
     """Where TensorFlow keeps the graph around every `tf.custom_gradient` for ever.
 
-    A solve leaves none there, but the optimizers of Keras do in `fit`, and TensorFlow
-    Probability does.
+    A solve leaves none there, but the optimizers of Keras do in `fit`.
     """
     if keras.backend.backend() != "tensorflow":
         return {}

@@ -5,13 +5,13 @@ from typing import Any
 
 from keras_nanode import backend, checks
 from keras_nanode.solvers import BDF, Solver
-from keras_nanode.stepping import Adaptive, Problem, Solution, Stepping
+from keras_nanode.stepping import Adaptive, Problem, Replayable, Solution
 from keras_nanode.structures import nan_if, stop_gradient, zeros_like
 from keras_nanode.tree import Structure
 
 
 class Adjoint(abc.ABC):
-    """How the gradient of a solve is found: what is kept, and the backward pass.
+    """How the gradient of a solve is found.
 
     Attributes:
         follows_times: Whether it also finds the gradient in times that are tensors.
@@ -44,7 +44,27 @@ class Adjoint(abc.ABC):
         del steps
         return False
 
-    def checkpoints(self, problem: Problem, stepping: Stepping) -> Any:
+    @abc.abstractmethod
+    def solve(
+        self, problem: Problem, stepping: Replayable, y0: Structure, params: Structure
+    ) -> tuple[Structure, dict]:
+        """The stacked states at `problem.times[1:]`, differentiable in y0 and params,
+        and the statistics of adaptive steps."""
+
+    @property
+    def refusal(self) -> str:
+        """The error message for what only the backend's own gradient can do."""
+        return (
+            "A solve is differentiated twice (for a gradient penalty or a Hessian, "
+            "say) or in forward mode, or is within a transform of `torch.func`, which "
+            f'only `adjoint="direct"` allows. Use that. Received: adjoint={self!r}'
+        )
+
+
+class CustomGradient(Adjoint):
+    """An adjoint that solves without a record, keeps some states, and goes back."""
+
+    def checkpoints(self, problem: Problem, stepping: Replayable) -> Any:
         """Which states the solve keeps. None for none."""
         return None
 
@@ -56,7 +76,7 @@ class Adjoint(abc.ABC):
     def backward(
         self,
         problem: Problem,
-        stepping: Stepping,
+        stepping: Replayable,
         primals: tuple[Structure, Structure],
         kept: Structure,
         cotangents: Structure,
@@ -67,14 +87,8 @@ class Adjoint(abc.ABC):
         """
 
     def solve(
-        self, problem: Problem, stepping: Stepping, y0: Structure, params: Structure
+        self, problem: Problem, stepping: Replayable, y0: Structure, params: Structure
     ) -> tuple[Structure, dict]:
-        """The stacked states at `problem.times[1:]`, differentiable in y0 and params,
-        and the statistics of adaptive steps."""
-        if problem.solver.has_own_gradient:
-            solution = stepping.run(problem, y0, params)
-            return solution.ys, solution.stats
-
         # A custom gradient must not close over tensors, so it takes those of `problem`
         # as arguments. The caller takes care of the gradient in them.
         tensors = stop_gradient(problem.tensors)
@@ -97,12 +111,3 @@ class Adjoint(abc.ABC):
             return *gradients, zeros_like(tensors)
 
         return backend.custom_vjp(forward, backward, self.refusal, y0, params, tensors)
-
-    @property
-    def refusal(self) -> str:
-        """The error message for what only the backend's own gradient can do."""
-        return (
-            "A solve is differentiated twice (for a gradient penalty or a Hessian, "
-            "say) or in forward mode, or is within a transform of `torch.func`, which "
-            f'only `adjoint="direct"` allows. Use that. Received: adjoint={self!r}'
-        )

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_nanode import tree
-from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.adjoint import CustomGradient
 from keras_nanode.solvers import RungeKutta
 from keras_nanode.stepping.step import Step
 from keras_nanode.stepping.stepping import Augmented
@@ -17,7 +17,7 @@ from keras_nanode.tree import Structure
 
 @keras.saving.register_keras_serializable("keras_nanode")
 @dataclasses.dataclass(frozen=True)
-class Backsolve(Adjoint):
+class Backsolve(CustomGradient):
     """The continuous adjoint: y and its cotangent a are integrated backwards together.
 
         dy/dt = f,    da/dt = -a df/dy,    dL/dalpha = -integral of a df/dalpha

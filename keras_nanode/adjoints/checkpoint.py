@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_nanode import checks
-from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.adjoint import CustomGradient
 from keras_nanode.adjoints.backward_pass import BackwardPass
 from keras_nanode.stepping.loops import backward_loop, forward_loop
 from keras_nanode.structures import read, write, zeros_like
@@ -13,7 +13,7 @@ from keras_nanode.structures import read, write, zeros_like
 
 @keras.saving.register_keras_serializable("keras_nanode")
 @dataclasses.dataclass(frozen=True)
-class Checkpoint(Adjoint):
+class Checkpoint(CustomGradient):
     """The exact gradient of the discrete solution from a few kept states.
 
     The forward pass keeps at most `num` states. They divide the steps into segments,

@@ -88,9 +88,3 @@ class Direct(Adjoint):
         number = problem.num_intervals
         found = buffers(number, row(ys, 0))
         return stacked(backend.fori_loop(number, one, found))
-
-    def kept(self, solution):
-        raise TypeError("The backend keeps what it needs.")
-
-    def backward(self, problem, stepping, primals, kept, cotangents):
-        raise TypeError("The backend goes back.")

@@ -3,13 +3,13 @@
 import dataclasses
 
 from keras_nanode import backend
-from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.adjoint import Adjoint, CustomGradient
 from keras_nanode.adjoints.direct import Direct
 from keras_nanode.stepping import Adaptive
 
 
 @dataclasses.dataclass(frozen=True)
-class Recompute(Adjoint):
+class Recompute(CustomGradient):
     """The gradient of another adjoint, whose forward pass runs only if it is needed.
 
     This is for inference. The loop carries only the state, so it stores nothing for a

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_nanode.adjoints.adjoint import Adjoint
+from keras_nanode.adjoints.adjoint import CustomGradient
 from keras_nanode.adjoints.backward_pass import BackwardPass
 from keras_nanode.stepping.loops import backward_loop
 from keras_nanode.structures import zeros_like
@@ -12,7 +12,7 @@ from keras_nanode.structures import zeros_like
 
 @keras.saving.register_keras_serializable("keras_nanode")
 @dataclasses.dataclass(frozen=True)
-class ReversibleAdjoint(Adjoint):
+class ReversibleAdjoint(CustomGradient):
     """The exact gradient of the discrete solution in O(1) memory.
 
     The backward pass rebuilds the state before each step with the solver's inverse

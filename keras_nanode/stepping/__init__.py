@@ -14,11 +14,12 @@ from keras_nanode.stepping.argument import (
 )
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
-from keras_nanode.stepping.stepping import Solution, Stepping
+from keras_nanode.stepping.stepping import Replayable, Solution, Stepping
 
 __all__ = [
     "Adaptive",
     "Problem",
+    "Replayable",
     "Solution",
     "Status",
     "Stepping",

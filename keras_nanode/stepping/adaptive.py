@@ -15,7 +15,7 @@ from keras_nanode.stepping.checkpoints import Doubling, Growing, Rule
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Steps
-from keras_nanode.stepping.stepping import Solution, Stepping
+from keras_nanode.stepping.stepping import Replayable, Solution
 from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import (
     buffers,
@@ -37,7 +37,7 @@ _SHARED, _PER_OUTPUT = 4096, 16
 
 @keras.saving.register_keras_serializable("keras_nanode")
 @dataclasses.dataclass(frozen=True)
-class Adaptive(Stepping):
+class Adaptive(Replayable):
     """Steps whose lengths keep the estimated error of each within tolerances.
 
     A step is accepted if the root mean square of error / (atol + rtol max(|y|, |y'|))

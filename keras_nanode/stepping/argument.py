@@ -1,6 +1,5 @@
 """The user's argument `steps`."""
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -68,6 +67,4 @@ def stepping_of(solver: Solver | BDF, steps: int | Adaptive) -> Stepping:
     """The object that takes the steps."""
     if not isinstance(steps, Adaptive):
         return Fixed(steps)
-    if solver.has_own_gradient:
-        return BDFSteps(**dataclasses.asdict(steps))
-    return steps
+    return BDFSteps(steps) if solver.has_own_gradient else steps

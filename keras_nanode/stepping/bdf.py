@@ -6,6 +6,7 @@ next is a solve of its own. The state and the parameters are one vector each, wh
 their structures and dtypes.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -21,7 +22,7 @@ from keras_nanode.pieces import between
 from keras_nanode.stepping.adaptive import Adaptive, statistics
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status
-from keras_nanode.stepping.stepping import Solution
+from keras_nanode.stepping.stepping import Solution, Stepping
 from keras_nanode.stepping.stops import Stops
 from keras_nanode.structures import nan_if, select, zeros_like
 from keras_nanode.tree import Structure
@@ -33,10 +34,13 @@ _AGAIN = (
 )
 
 
-class BDFSteps(Adaptive):
+@dataclasses.dataclass(frozen=True)
+class BDFSteps(Stepping):
     """The steps that TensorFlow Probability chooses, with the gradient of its
     continuous adjoint. If they fail, `t` is the last output time or breakpoint reached.
     """
+
+    control: Adaptive
 
     def run(self, problem, y0, params, checkpoints=None):
         """Solves.
@@ -45,7 +49,7 @@ class BDFSteps(Adaptive):
             ImportError: if TensorFlow Probability is not installed.
             ValueError: if the size of the state is unknown.
         """
-        ys, stats = _with_known_size(self, problem, y0, params)
+        ys, stats = _with_known_size(self.control, problem, y0, params)
         return Solution(ys, stats)
 
 

@@ -14,12 +14,12 @@ from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.loops import backward_loop, balanced, solve
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Batch, Steps
-from keras_nanode.stepping.stepping import Solution, Stepping
+from keras_nanode.stepping.stepping import Replayable, Solution
 from keras_nanode.structures import row, zeros_like
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed(Stepping):
+class Fixed(Replayable):
     """`num` equal steps between neighbouring times."""
 
     num: int

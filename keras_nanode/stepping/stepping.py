@@ -54,14 +54,7 @@ class Augmented(NamedTuple):
 
 
 class Stepping(abc.ABC):
-    """How the steps of a solve are chosen."""
-
-    @abc.abstractmethod
-    def checkpoints(self, problem: Problem, num: int | None) -> Segments | Rule:
-        """Which states to keep for a gradient, at most `num`.
-
-        None keeps about sqrt(n) states for n steps.
-        """
+    """How the steps of a solve are chosen and taken."""
 
     @abc.abstractmethod
     def run(
@@ -72,6 +65,17 @@ class Stepping(abc.ABC):
         checkpoints: Segments | Rule | None = None,
     ) -> Solution:
         """Solves, and keeps the states that `checkpoints` selects."""
+
+
+class Replayable(Stepping):
+    """Steps that can be taken again, and back: what the adjoints need."""
+
+    @abc.abstractmethod
+    def checkpoints(self, problem: Problem, num: int | None) -> Segments | Rule:
+        """Which states to keep for a gradient, at most `num`.
+
+        None keeps about sqrt(n) states for n steps.
+        """
 
     @abc.abstractmethod
     def choose(self, problem: Problem, y0: Structure, params: Structure) -> Solution:
