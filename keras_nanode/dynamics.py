@@ -251,9 +251,9 @@ def _slope(y, dy, source):
     dtype = keras.backend.standardize_dtype(dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise ValueError(
-            f"{source} must give dy/dt as a floating tensor, for nothing else changes "
-            "a floating state. Compute it in floating point; of a complex one, the "
-            "real and the imaginary part may be an axis of y. "
+            f"{source} must give dy/dt as a floating tensor, because the state is "
+            "floating. Cast it; split a complex one into a real and an imaginary axis "
+            "of y. "
             f"Received: y with dtype={keras.backend.standardize_dtype(y.dtype)}, "
             f"dy/dt with dtype={dtype}"
         )

@@ -30,8 +30,8 @@ def integrate(
 ) -> tuple[Structure, dict]:
     """The states at `times[1:]`, stacked, differentiable in y0 and params.
 
-    And of adaptive steps the statistics, {} of others. `count` is as in `Problem`,
-    `name` who raises the error if these fail.
+    Also returns the statistics of adaptive steps, {} for equal ones. `count` is as in
+    `Problem`, and `name` is the caller's, for the error message.
     """
     adjoint.check(solver)
     problem = Problem(field, solver, times, time_dtype(y0), count)

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_nanode import adjoints, backend, checks, solvers, tree
-from keras_nanode import times as form
+from keras_nanode import adjoints, backend, checks, output_times, solvers, tree
 from keras_nanode.arguments import Arguments
 from keras_nanode.dynamics import (
     Flow,
@@ -85,8 +84,9 @@ def odeint(
         func(t_i, y_i)> with the cotangent a. If the weights of `func` jump at t_i,
         those of the interval before count. With `adjoint="direct"` it is that of the
         discrete steps and can be differentiated again. Equal steps then move with the
-        times, and so do the places where they see a jump. Of several equal times, the
-        first then gets all of it. `func` is evaluated for this gradient only on demand.
+        times, and so do the places where they see a jump. Among equal times,
+        the first then receives the whole gradient. The extra evaluations happen only if
+        that gradient is requested.
 
         If adaptive steps fail, y is NaN at the times that were not reached. A compiled
         function cannot raise an error: if its times are tensors that do not run in one
@@ -117,7 +117,7 @@ def odeint(
         _check_values(name, given)
     y0 = _as_y0(y0)
     dtype = time_dtype(y0)
-    times = form.read(t, dtype)
+    times = output_times.read(t, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
     steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
@@ -125,10 +125,10 @@ def odeint(
     field, params = _as_field(func, adjoint, times.given, y0, arguments)
 
     def solve():
-        follows = times.is_tensor and not adjoint.follows_times
-        start, arrived = y0, lambda y: y
+        follows = times.is_tensor and not adjoint.differentiates_times
+        start, attach = y0, lambda y: y
         if follows:
-            start, arrived = form.follow(
+            start, attach = output_times.with_time_gradients(
                 times, field, dtype, y0, params, adjoint.refusal
             )
         if times.moves:
@@ -136,7 +136,7 @@ def odeint(
                 field,
                 start,
                 params,
-                times.different if follows else times.differentiable(),
+                times.unique if follows else times.differentiable(),
                 count=times.count,
                 solver=method,
                 steps=steps,
@@ -144,11 +144,11 @@ def odeint(
                 name="`odeint`",
                 fails=not return_stats,
             )
-            ys = times.at_given(start, ys)
+            ys = times.expand(start, ys)
         else:
-            ys, stats = times.at_rest(start), dict.fromkeys(STATS, 0)
+            ys, stats = times.repeat(start), dict.fromkeys(STATS, 0)
         y = tree.map_structure(
-            lambda y, rest: ops.concatenate([y[None], rest]), y0, arrived(ys)
+            lambda y, rest: ops.concatenate([y[None], rest]), y0, attach(ys)
         )
         return y, stats
 
@@ -237,7 +237,7 @@ def _as_field(
             f"call it alone, `layer(y0)`. Received: func={func!r}"
         )
     if not isinstance(func, keras.Layer):
-        return function_field(func, adjoint.closes_over, arguments)
+        return function_field(func, adjoint.differentiates_closures, arguments)
     arrange = arrangement(func, len(arguments))
     if not func.built:
         inputs, others = arrange(
@@ -252,7 +252,7 @@ def _as_field(
             ) from error
     if isinstance(func, WeightsOverTime) and isinstance(times, np.ndarray):
         func.basis.check_covers("t", times)
-    return vector_field(func, adjoint.closes_over, arguments)
+    return vector_field(func, adjoint.differentiates_closures, arguments)
 
 
 def _flow(func: Callable | keras.Layer) -> Flow | None:

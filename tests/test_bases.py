@@ -31,6 +31,11 @@ ALL = {**BASES, "user": Decay()}
 TIMES = np.array([0.0, 0.1, 1 / 3, 0.5, 0.999])
 
 
+def test_the_batteries_have_every_basis_with_a_name():
+    kinds = {type(basis) for basis in BASES.values()}
+    assert kinds >= {type(bases.get(name)) for name in bases.ALL}
+
+
 def at(basis, t, dtype="float64"):
     return numbers(basis(ops.convert_to_tensor(t, dtype=dtype)))
 

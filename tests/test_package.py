@@ -47,7 +47,7 @@ ORDER = (
     "stepping",
     "adjoints",
     "integrate",
-    "times",
+    "output_times",
     "odeint",
     "layers",
     "models",

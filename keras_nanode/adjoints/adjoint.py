@@ -14,12 +14,13 @@ class Adjoint(abc.ABC):
     """How the gradient of a solve is found.
 
     Attributes:
-        follows_times: Whether it also finds the gradient in times that are tensors.
-        closes_over: Whether it also finds that in what the vector field closes over.
+        differentiates_times: Whether tensor times get a gradient.
+        differentiates_closures: Whether tensors that the vector field closes over get
+            one.
     """
 
-    follows_times = False
-    closes_over = False
+    differentiates_times = False
+    differentiates_closures = False
 
     def get_config(self) -> dict:
         return {}

@@ -35,8 +35,8 @@ class Direct(Adjoint):
     `max_steps` steps.
     """
 
-    follows_times = True
-    closes_over = True
+    differentiates_times = True
+    differentiates_closures = True
 
     def keeps_states(self, steps):
         # If adaptive steps are chosen first, they are kept to be taken again.

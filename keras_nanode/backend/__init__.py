@@ -55,18 +55,20 @@ There is one module per backend, with those of these functions that are not as i
     A scalar that decides how a loop goes on, for which its gradient is not needed.
     PyTorch's `vmap` runs one loop for all rows: there it is the largest of theirs.
 `is_shape(x) -> bool`
-    Whether a tensor is but a shape and a dtype: Keras on PyTorch evaluates such ones.
+    Whether a tensor has no values, as PyTorch's meta tensors, with which Keras infers
+    shapes.
 `report(f, value, state) -> bool`, `await_reports()`
     A compiled or transformed function may be unable to assign to variables that it was
     not given. There `f(value)` is called with an array whenever it runs, and the result
     is True. A function for a `state` of any batch size is for export, and reports
     nothing. `await_reports()` returns when all such calls are over.
 `as_graph(f, *primals) -> outputs`
-    `f(*primals)`. In eager mode TensorFlow traces it first: a graph takes the place of
-    the Python loops of a library that f calls.
+    `f(*primals)`. In eager mode, TensorFlow traces it first, so that Python loops of a
+    library that f calls become loops of a graph.
 `shielded(f, layer=None) -> f`
-    The function `f(t, y, *others)`, protected from in-place writes to t, y and, later,
-    its results. Writing to the others is an error. If f only calls a layer, PyTorch
+    The function `f(t, y, *others)`, given copies of t and y, and returning copies:
+    in-place writes by f, or later by its caller, do no harm. Writing to the others is
+    an error. If f only calls a layer, PyTorch
     records the operations of that layer once, and then runs those.
 `converted(func)`
     A user's function, in which TensorFlow's AutoGraph rewrites Python's `if` and loops

@@ -229,7 +229,9 @@ class ODE(CheckedArguments, Nesting, Flow, keras.Layer):
 
     def field(self, mask=None):
         """The dynamics as a vector field, and their parameters."""
-        return vector_field(self.dynamics, self.adjoint.closes_over, mask=mask)
+        return vector_field(
+            self.dynamics, self.adjoint.differentiates_closures, mask=mask
+        )
 
     def weights_at(self, t):
         """The weights of the dynamics at the times t, as `TimeVarying.weights_at`.

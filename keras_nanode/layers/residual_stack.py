@@ -26,8 +26,8 @@ class ResidualStack(CheckedArguments, Nesting, keras.Layer):
         block: A Keras layer that keeps the shape of its input. It is the first block.
             Unless shared, the others are copies of it. Each copy has weights of its
             own, which are drawn anew.
-        depth: Positive integer, the number of blocks, at most 1,000. With a stack in
-            `block` this is the most for the product of the depths.
+        depth: Positive integer, the number of blocks, at most 1,000. If `block`
+            contains stacks, the product of all depths must not exceed it.
         shared: Boolean, whether all blocks are the same layer.
 
     Call arguments:

@@ -256,8 +256,8 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         return self._pattern_output(input_shape).shape
 
     def _nested_config(self):
-        """The layer as it was built, if it was frozen or changed since: the variables
-        here are those for it."""
+        """The configuration from build time if the layer has changed since, because
+        the coefficients belong to that version."""
         held = self._held
         if held.config is None or held.has_same_weights:
             return super()._nested_config()

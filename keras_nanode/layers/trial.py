@@ -1,4 +1,4 @@
-"""A first evaluation of the dynamics, which finds what they must not do."""
+"""Traces the dynamics when a layer is built, so that errors come then."""
 
 import traceback
 from collections.abc import Callable
@@ -19,8 +19,8 @@ _REMAT = {
 def try_out(
     function: Callable, layer: keras.Layer, x: keras.KerasTensor, training: bool
 ) -> None:
-    """Calls a function that calls a layer, symbolically: what it refuses, it refuses
-    now.
+    """Traces a function that calls a layer once, so that what is not allowed fails
+    now, and not in training.
 
     Raises:
         ValueError: also if the layer reads weights in a function that is

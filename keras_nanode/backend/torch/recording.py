@@ -19,9 +19,9 @@ from keras_nanode.backend.torch import graphs, transforms
 from keras_nanode.backend.torch.fingerprint import fingerprint, is_same
 from keras_nanode.tree import Structure
 
-# The most graphs that are recorded for a layer: for each form of its arguments one, and
-# one of its vjp. If each batch has another form, as with sentences, recording would
-# cost more than it saves.
+# At most this many graphs per layer: one for each form of its arguments, and one for
+# its vjp. If each batch has another form, as with sentences, recording would cost more
+# than it saves.
 MOST = 32
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _PROBE = keras.layers.Layer()

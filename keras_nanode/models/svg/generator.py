@@ -9,7 +9,7 @@ from keras import ops
 from keras_nanode import checks
 from keras_nanode.layers.nested import Nesting
 from keras_nanode.layers.trainable import TrainableParts
-from keras_nanode.models.svg import checks as check
+from keras_nanode.models.svg import rules
 from keras_nanode.models.svg.model import SVG
 
 
@@ -99,12 +99,12 @@ class VideoGenerator(TrainableParts, Nesting, keras.Model):
 
     def _check_values(self, context, noise=None, actions=None):
         model = self.model
-        check.frames("context", context, model.frame_shape, model.context_frames)
+        rules.frames("context", context, model.frame_shape, model.context_frames)
         transitions = context.shape[1] + self.num_frames - 1
-        check.actions(actions, model.action_dim, context, transitions)
+        rules.actions(actions, model.action_dim, context, transitions)
         if noise is not None:
             shape = self._specs(noise=True)["noise"].shape[1:]
-            check.noise(noise, len(context), shape)
+            rules.noise(noise, len(context), shape)
 
     def input_signature(self, noise=False):
         """The input signature for `export`, with or without the noise as an input.

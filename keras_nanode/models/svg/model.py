@@ -11,14 +11,13 @@ from keras import ops
 from keras_nanode import adjoints, backend, bases, checks
 from keras_nanode.layers.trainable import TrainableParts
 from keras_nanode.models.choices import basis_of
-from keras_nanode.models.svg import checks as check
-from keras_nanode.models.svg import recurrent, vgg
+from keras_nanode.models.svg import recurrent, rules, vgg
 from keras_nanode.models.svg.generation import roll_out
 from keras_nanode.models.svg.learning import LearnsFromVideos, refuse
 
 # What the width-keeping part of a VGG block can be: convolutions, or an ODE whose
 # weights are constant ("auto") or combined over one of these bases.
-VIDEO_BLOCKS = ("conv", "auto", *check.BASES)
+VIDEO_BLOCKS = ("conv", "auto", *rules.BASES)
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -128,17 +127,17 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.filters = check.filters(filters)
-        self.frame_shape = check.frame_shape(frame_shape)
+        self.filters = rules.filters(filters)
+        self.frame_shape = rules.frame_shape(frame_shape)
         self.context_frames = checks.integer("context_frames", context_frames)
         self.block = block
         self.t_span = checks.span("t_span", t_span)
-        self.basis = basis_of(block, basis, VIDEO_BLOCKS, check.BASES, self.t_span)
+        self.basis = basis_of(block, basis, VIDEO_BLOCKS, rules.BASES, self.t_span)
         self.steps = checks.integer("steps", steps)
         self.feature_dim = checks.integer("feature_dim", feature_dim)
         self.latent_dim = checks.integer("latent_dim", latent_dim)
         self.rnn_units = checks.integer("rnn_units", rnn_units)
-        self.beta = check.kl_weight(beta)
+        self.beta = rules.kl_weight(beta)
         self.normalization = checks.one_of(
             "normalization", normalization, vgg.NORMALIZATIONS
         )
@@ -164,7 +163,7 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
                 videos, 22.8 million parameters, with its layout and normalization.
             **changes: Arguments of `SVG`.
         """
-        return cls(**{**check.preset(preset), **changes})
+        return cls(**{**rules.preset(preset), **changes})
 
     def _make_networks(self):
         flow = bases.Constant() if self.block == "auto" else self.basis
@@ -212,7 +211,7 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
         coded = [predicted, *(recurrent.held(x, self.context_frames) for x in skips)]
         reconstruction = recurrent.over_time(self.decoder, coded, training)
         return {
-            "reconstruction": check.nan_for_bad(reconstruction, frames),
+            "reconstruction": rules.nan_for_bad(reconstruction, frames),
             **dict(zip(recurrent.GAUSSIANS, (*q, *p), strict=True)),
         }
 
@@ -220,11 +219,11 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
         """Frames, and the actions that lead from each to the next."""
         frames, actions = inputs, None
         if isinstance(inputs, dict):
-            check.keys(inputs)
+            rules.keys(inputs)
             frames, actions = inputs["frames"], inputs.get("actions")
-        check.frames("frames", frames, self.frame_shape, self.context_frames + 1)
+        rules.frames("frames", frames, self.frame_shape, self.context_frames + 1)
         transitions = (frames.shape[1] or ops.shape(frames)[1]) - 1
-        return frames, check.actions(actions, self.action_dim, frames, transitions)
+        return frames, rules.actions(actions, self.action_dim, frames, transitions)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -232,7 +231,7 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
         refuse("targets", y)
         refuse("sample_weight", sample_weight)
         frames = x["frames"] if isinstance(x, dict) else x
-        backend.require(check.in_range(frames), check.range_message("frames"))
+        backend.require(rules.in_range(frames), rules.range_message("frames"))
         target = ops.cast(frames[:, 1:], "float32")
         mse = ops.mean((y_pred["reconstruction"] - target) ** 2, axis=(2, 3, 4))
         kl = recurrent.kl_divergence(*(y_pred[name] for name in recurrent.GAUSSIANS))
@@ -273,17 +272,17 @@ class SVG(LearnsFromVideos, TrainableParts, keras.Model):
         num_frames = checks.integer("num_frames", num_frames)
         num_samples = checks.integer("num_samples", num_samples)
         context = checks.tensor("context", context)
-        check.frames("context", context, self.frame_shape, self.context_frames)
+        rules.frames("context", context, self.frame_shape, self.context_frames)
         context = ops.cast(context, self.compute_dtype)
         transitions = context.shape[1] + num_frames - 1
-        actions = check.actions(actions, self.action_dim, context, transitions)
+        actions = rules.actions(actions, self.action_dim, context, transitions)
         shape = (num_samples, num_frames, self.latent_dim)
         if noise is None:
             # Drawn before the loop, so that the loop's body is a pure function.
             batch = ops.shape(context)[0]
             noise = recurrent.noise((batch, *shape), self.seed_generator)
-        noise = check.noise(noise, context.shape[0], shape)
-        return check.nan_for_bad(roll_out(self, context, actions, noise), context)
+        noise = rules.noise(noise, context.shape[0], shape)
+        return rules.nan_for_bad(roll_out(self, context, actions, noise), context)
 
     def get_config(self):
         names = set(inspect.signature(SVG).parameters) - {"kwargs"}

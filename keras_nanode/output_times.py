@@ -28,9 +28,9 @@ class Times:
 
     Attributes:
         given: `(times,)`, float64 numbers or a floating tensor.
-        different: The times in `given` that differ from the one before: exactly those
+        unique: The times in `given` that differ from the one before: exactly those
             if the times are known, else a tensor as long as `given`.
-        source: For each time in `given`, its index in `different`. None if all differ.
+        inverse: For each time in `given`, its index in `unique`. None if all differ.
         count: The number of intervals between the different times, if that is a tensor;
             None otherwise.
         ordered: None if the times are known. Otherwise a boolean tensor: whether they
@@ -38,8 +38,8 @@ class Times:
     """
 
     given: Any
-    different: Any
-    source: Any = None
+    unique: Any
+    inverse: Any = None
     count: Any = None
     ordered: Any = None
 
@@ -50,29 +50,29 @@ class Times:
     @property
     def moves(self) -> bool:
         """Whether there may be an interval to integrate over."""
-        return self.count is not None or len(self.different) > 1
+        return self.count is not None or len(self.unique) > 1
 
     @property
     def num_intervals(self):
         """The number of intervals between different times."""
-        return len(self.different) - 1 if self.count is None else self.count
+        return len(self.unique) - 1 if self.count is None else self.count
 
     def differentiable(self):
         """The different times, in a form that lets gradients flow to `given`."""
-        if self.count is not None or self.source is None:
-            return self.different if self.count is not None else self.given
-        firsts = np.flatnonzero(np.diff(self.source, prepend=-1))
-        return ops.take(self.given, firsts) if self.is_tensor else self.different
+        if self.count is not None or self.inverse is None:
+            return self.unique if self.count is not None else self.given
+        firsts = np.flatnonzero(np.diff(self.inverse, prepend=-1))
+        return ops.take(self.given, firsts) if self.is_tensor else self.unique
 
-    def at_given(self, start: Structure, ys: Structure) -> Structure:
-        """The states at the given times after the first, from those at `different`."""
-        if self.source is None:
+    def expand(self, start: Structure, ys: Structure) -> Structure:
+        """The states at the given times after the first, from those at `unique`."""
+        if self.inverse is None:
             return ys
-        source = ops.convert_to_tensor(self.source[1:])
+        inverse = ops.convert_to_tensor(self.inverse[1:])
         every = tree.map_structure(
             lambda start, ys: ops.concatenate([start[None], ys]), start, ys
         )
-        given = tree.map_structure(lambda y: ops.take(y, source, axis=0), every)
+        given = tree.map_structure(lambda y: ops.take(y, inverse, axis=0), every)
         return given if self.ordered is None else self._nan_unless_ordered(given)
 
     def _nan_unless_ordered(self, ys: Structure) -> Structure:
@@ -86,9 +86,9 @@ class Times:
 
         return tree.map_structure(leaf, nan_rows(ys, ~self.ordered))
 
-    def at_rest(self, start: Structure) -> Structure:
-        """Like `at_given`, if all times are equal."""
-        number = len(self.source) - 1
+    def repeat(self, start: Structure) -> Structure:
+        """Like `expand`, if all times are equal."""
+        number = len(self.inverse) - 1
         return tree.map_structure(lambda y: ops.repeat(y[None], number, axis=0), start)
 
 
@@ -169,14 +169,14 @@ def _unknown(t: Any) -> Times:
     # NaN has no order, and inf - inf is NaN.
     ordered = ops.all(ops.isfinite(t)) & (ops.all(change >= 0) | ops.all(change <= 0))
     new = ops.cast(ops.append(ops.zeros_like(t[:1]), change) != 0, "int32")
-    source = ops.where(ordered, ops.cast(ops.cumsum(new), "int32"), 0)
+    inverse = ops.where(ordered, ops.cast(ops.cumsum(new), "int32"), 0)
     # The first index of each different time, then the last index repeated.
     numbers = ops.arange(number, dtype="int32")
     firsts = ops.sort(ops.where((new > 0) | (numbers == 0), numbers, number - 1))
-    return Times(t, ops.take(t, firsts), source, ops.max(source), ordered)
+    return Times(t, ops.take(t, firsts), inverse, ops.max(inverse), ordered)
 
 
-def follow(
+def with_time_gradients(
     times: Times,
     field: VectorField,
     dtype: str,
