@@ -1,8 +1,8 @@
 """The arguments of a vector field, apart by whether they can have a gradient."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import keras
 
@@ -20,23 +20,29 @@ class Arguments:
 
     args: tuple[Structure, ...] = ()
 
-    def _apart(self, floating: bool) -> list:
-        return [x for x in tree.flatten(self.args) if _is_floating(x) == floating]
+    @functools.cached_property
+    def _are_floats(self) -> list[bool]:
+        # Once, since Keras takes 10 us for a dtype, and each evaluation fills them.
+        dtypes = (x.dtype for x in tree.flatten(self.args))
+        return [keras.backend.is_float_dtype(dtype) for dtype in dtypes]
+
+    def _those(self, are_floats: bool) -> list:
+        flat = zip(tree.flatten(self.args), self._are_floats, strict=True)
+        return [x for x, is_float in flat if is_float == are_floats]
 
     @property
     def floats(self) -> list:
-        return self._apart(True)
+        return self._those(True)
 
     @property
     def others(self) -> list:
-        return self._apart(False)
+        return self._those(False)
 
     def filled(self, floats: list, others: Iterable) -> tuple[Structure, ...]:
         """The arguments, with other tensors."""
         given, rest = iter(floats), iter(others)
-        return tree.map_structure(
-            lambda x: next(given if _is_floating(x) else rest), self.args
-        )
+        leaves = [next(given if yes else rest) for yes in self._are_floats]
+        return tree.pack_sequence_as(self.args, leaves)
 
     def bound(self, func: Callable, others: list) -> Callable:
         """`func(t, y, theta, *others)` as a function of t, y and theta."""
@@ -49,7 +55,3 @@ class Arguments:
 
 
 NO_ARGUMENTS = Arguments()
-
-
-def _is_floating(x: Any) -> bool:
-    return keras.backend.is_float_dtype(x.dtype)
