@@ -12,6 +12,7 @@ step hardly depends on the number of basis functions.
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,8 @@ class Sets(NamedTuple):
             weights may jump there; else empty.
     """
 
-    nodes: list[Structure]
-    before: list[Structure] = []  # noqa: RUF012
+    nodes: Sequence[Structure]
+    before: Sequence[Structure] = ()
 
     def at(self, node: int) -> Structure:
         return self.nodes[node if len(self.nodes) > 1 else 0]
