@@ -195,14 +195,12 @@ def _unrolled(ode: ODE, x: keras.KerasTensor, steps: int | None) -> keras.KerasT
     h, times = (ops.convert_to_numpy(x).tolist() for x in (h, times))
     prepared = field.weights.prepare(params, located)
     for i in range(number):
-        theta = field.weights.at(prepared, i, jumps is not None)
-        step = Step(problem, h[i], times[i], theta).absorb_h()
-        theta = step.theta
+        jump = None if jumps is None else bool(jumps[i])
+        theta = field.weights.at(prepared, i, jump is not None)
+        step = Step(problem, h[i], times[i], theta, jump).absorb_h()
         if i == 0:
-            state = ode.solver.start(step.slopes(theta), state)
-        if jumps is not None and bool(jumps[i]):
-            state = step.cross_jump(state, theta)
-        state = step.take(state, theta)
+            state = ode.solver.start(step.slopes(step.theta), state)
+        state = step.take(state, step.theta)
     return _cast(ode.solver.value(state), ode.compute_dtype)
 
 

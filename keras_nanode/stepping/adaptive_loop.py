@@ -167,7 +167,7 @@ class _Loop:
     def step(self, stop, start, end):
         """The step between two distances from a stop, and its located times."""
         batch = self.stops.batch(*(vector(x) for x in (stop, start, end)))
-        return batch.prepare(self.problem, self.params)[1](0), batch.located
+        return batch.prepare(self.problem, self.params).step(0), batch.located
 
     def start(self, y0: Structure, extra: Any) -> dict:
         none, most = self.stops.constant(0, "int32"), self.stops.lengths[0]

@@ -38,7 +38,8 @@ def _loop_over_batches(
     limit: Any = None,
     longest: int | None = None,
 ) -> Any:
-    """Runs `carry = run(start, length, batch, prepared, get_step, carry)` per batch."""
+    """Runs `carry = run(start, length, batch, carry)` for each prepared batch, of which
+    the first `length` steps are taken. Step `start` is its first."""
     size = steps.batch_size
     known = isinstance(count, int)
     # A loop of one round takes time to trace, and memory as long as its graph is kept.
@@ -55,9 +56,8 @@ def _loop_over_batches(
             length = min(size, left)
         else:
             length = ops.minimum(size, left)
-        batch = steps.batch(start)
-        prepared, step = batch.prepare(steps.problem, params)
-        return run(start, length, batch, prepared, lambda j: step(j).absorb_h(), carry)
+        batch = steps.batch(start).prepare(steps.problem, params)
+        return run(start, length, batch, carry)
 
     return steps.loop(number, body, carry, limit)
 
@@ -78,13 +78,12 @@ def forward_loop(
     largest `count`, there is no loop over batches if one is enough.
     """
 
-    def run(start, length, batch, prepared, get_step, carry):
-        return steps.loop(
-            length,
-            lambda j, carry: body(start + j, get_step(j), carry),
-            carry,
-            None if limit is None else steps.batch_size,
-        )
+    def run(start, length, batch, carry):
+        def one(j, carry):
+            return body(start + j, batch.step(j).absorb_h(), carry)
+
+        most = None if limit is None else steps.batch_size
+        return steps.loop(length, one, carry, most)
 
     return _loop_over_batches(
         steps, params, first, count, run, carry, limit=limit, longest=longest
@@ -117,17 +116,17 @@ def backward_loop(
     """
     weights = steps.problem.field.weights
 
-    def run(start, length, batch, prepared, get_step, carry):
+    def run(start, length, batch, carry):
         carry, gradient = carry
 
         def one(j, carry):
             carry, collected = carry
             j = length - 1 - j if reverse else j
-            step = get_step(j)
+            step = batch.step(j).absorb_h()
             carry, cotangents = body(start + j, step, carry)
             return carry, weights.collect(collected, j, step.release_h(cotangents))
 
-        collected = weights.collector(prepared, steps.batch_size, gradient)
+        collected = weights.collector(batch.weights, steps.batch_size, gradient)
         carry, collected = steps.loop(length, one, (carry, collected))
         return carry, weights.total(params, gradient, collected, batch.located)
 
@@ -170,7 +169,7 @@ def solve(
 
     def f(i, y):
         # Only some solvers evaluate the vector field before the first step.
-        first = steps.batch(0).prepare(steps.problem, params)[1](0)
+        first = steps.batch(0).prepare(steps.problem, params).step(0)
         return first.slopes(first.theta)(i, y)
 
     state = solver.start(f, y0)

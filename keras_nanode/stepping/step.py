@@ -157,21 +157,31 @@ class Batch(NamedTuple):
     located: Any
     jumps: Any = None
 
-    def prepare(
-        self, problem: Problem, params: Structure
-    ) -> tuple[Structure, Callable[[Any], Step]]:
-        """The weights of all steps, and a function `step(j)` for the j-th step."""
-        weights = problem.field.weights
-        prepared = weights.prepare(params, self.located)
+    def prepare(self, problem: Problem, params: tuple) -> "PreparedBatch":
+        weights = problem.field.weights.prepare(params, self.located)
+        return PreparedBatch(problem, self, weights)
 
-        def step(j: Any) -> Step:
-            h, times, jump = (
-                x if x is None else row(x, j) for x in (self.h, self.times, self.jumps)
-            )
-            theta = weights.at(prepared, j, jumps=jump is not None)
-            return Step(problem, h, ops.unstack(times), theta, jump)
 
-        return prepared, step
+class PreparedBatch(NamedTuple):
+    """A batch of steps of a problem, and their weights."""
+
+    problem: Problem
+    batch: Batch
+    weights: tuple
+
+    @property
+    def located(self) -> tuple:
+        return self.batch.located
+
+    def step(self, j: Any) -> Step:
+        """The j-th step."""
+        h, times, jump = (
+            x if x is None else row(x, j)
+            for x in (self.batch.h, self.batch.times, self.batch.jumps)
+        )
+        jumps = jump is not None
+        theta = self.problem.field.weights.at(self.weights, j, jumps)
+        return Step(self.problem, h, ops.unstack(times), theta, jump)
 
 
 class Steps(abc.ABC):
