@@ -27,7 +27,7 @@ class VectorField:
     """
 
     func: Callable[..., Structure]
-    weights: Parts = Parts()  # noqa: RUF009
+    weights: Parts = Parts()
     scale: Callable[[Structure, Any], Structure] | None = None
     constants: Structure = ()
     bind: Callable[[Structure], Callable] | None = None

@@ -245,20 +245,30 @@ class Parts:
         """
         return pieces(self.breakpoints, start, end) if self.breakpoints else None
 
-    def locate(self, piece, start, end, nodes, dtype, jumps=False):
-        return tuple(
-            part.locate(self._own(part, piece), start, end, nodes, dtype, jumps)
+    @functools.cached_property
+    def _own(self) -> list[np.ndarray | None]:
+        """For each part, how many of its own breakpoints are passed after 0, 1, 2, ...
+        of all. None if it has all or none of them."""
+        return [
+            None
+            if part.breakpoints in ((), self.breakpoints)
+            else np.searchsorted(
+                part.breakpoints, (-np.inf, *self.breakpoints), side="right"
+            ).astype("int32")
             for part in self.parts
-        )
+        ]
 
-    def _own(self, part: Weights, piece: Any) -> Any:
-        """The number of a part's own breakpoints before each step."""
-        if part.breakpoints in ((), self.breakpoints):
-            return piece
-        passed = np.searchsorted(part.breakpoints, self.breakpoints, side="right")
-        table = np.append(0, passed).astype("int32")
-        known = isinstance(piece, np.ndarray)
-        return take(table if known else ops.convert_to_tensor(table), piece)
+    def locate(self, piece, start, end, nodes, dtype, jumps=False):
+        def own(passed):
+            if passed is None:
+                return piece
+            known = isinstance(piece, np.ndarray)
+            return take(passed if known else ops.convert_to_tensor(passed), piece)
+
+        return tuple(
+            part.locate(own(passed), start, end, nodes, dtype, jumps)
+            for part, passed in self._with(self._own)
+        )
 
     def prepare(self, params, located):
         return tuple(w.prepare(*own) for w, *own in self._with(params, located))
@@ -282,6 +292,6 @@ class Parts:
         each = self._with(params, gradient, cotangents, located)
         return tuple(w.add_step(*own) for w, *own in each)
 
-    def _with(self, *entries: tuple) -> zip:
+    def _with(self, *entries: Sequence) -> zip:
         """Each part, with its entries."""
         return zip(self.parts, *entries, strict=True)

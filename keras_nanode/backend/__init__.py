@@ -68,8 +68,8 @@ There is one module per backend, with those of these functions that are not as i
 `shielded(f, layer=None) -> f`
     The function `f(t, y, *others)`, given copies of t and y, and returning copies:
     in-place writes by f, or later by its caller, do no harm. Writing to the others is
-    an error. If f only calls a layer, PyTorch
-    records the operations of that layer once, and then runs those.
+    an error. If f only calls a layer, PyTorch records the operations of that layer
+    once, and then runs those.
 `converted(func)`
     A user's function, in which TensorFlow's AutoGraph rewrites Python's `if` and loops
     where it does so in the function around, as `tf.map_fn` has it.
