@@ -5,8 +5,8 @@ import warnings
 
 import keras
 
+from keras_nanode.copying.parts import all_layers
 from keras_nanode.layers import ODE
-from keras_nanode.layers.parts import all_layers
 
 
 class Evaluations(keras.callbacks.Callback):

@@ -6,10 +6,10 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, checks, tree
+from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.stepping import Adaptive, Problem, Replayable, Status, stepping_of
 from keras_nanode.structures import stack
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
 
 # The statistics of a solve that `odeint` gives.
 STATS = ("num_steps", "num_accepted", "num_rejected", "num_fevals", "status")

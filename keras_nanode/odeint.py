@@ -8,20 +8,20 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, backend, checks, output_times, solvers, tree
-from keras_nanode.arguments import Arguments
-from keras_nanode.dynamics import (
+from keras_nanode.fields.arguments import Arguments
+from keras_nanode.fields.dynamics import (
     Flow,
     WeightsOverTime,
     arrangement,
     function_field,
     vector_field,
 )
+from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.solvers import Solver, SolverLike
 from keras_nanode.stepping import Adaptive, Status, StepsLike, get_steps
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
 
 
 @named_if_wrong

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
-from keras_nanode.pieces import into_interval_before
+from keras_nanode.fields.pieces import into_interval_before
+from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.structures import (
     add,
     nan_rows,
@@ -19,7 +20,6 @@ from keras_nanode.structures import (
     zeros_like,
 )
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,11 @@ from problems import (
 )
 
 from keras_nanode import Adaptive, bases, layers, odeint, solvers, tableaus
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, Parts
 from keras_nanode.stepping import Problem, Status
 from keras_nanode.stepping.control import error_norm, step_factor
 from keras_nanode.stepping.stops import Stops
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, Parts
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 

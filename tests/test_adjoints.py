@@ -32,15 +32,15 @@ from keras_nanode import (
     layers,
     odeint,
 )
+from keras_nanode.fields.stateless import LayerFunction
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, Parts
 from keras_nanode.integrate import integrate
-from keras_nanode.stateless import LayerFunction
 from keras_nanode.stepping import Problem
 from keras_nanode.stepping.checkpoints import Doubling, Growing, Segments
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.loops import backward_loop, solve
 from keras_nanode.structures import read
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, Parts
 
 
 def tanh_squared(x):

@@ -20,7 +20,7 @@ from keras import ops
 from test_layers import IMAGE, SelfAttention
 
 from keras_nanode import bases, layers, models, odeint
-from keras_nanode.layers.copies import copy_layer
+from keras_nanode.copying.copies import copy_layer
 
 SHAPE = (4, 3)
 

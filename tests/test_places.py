@@ -27,9 +27,9 @@ from keras import ops, tree
 from problems import FLOAT64
 
 from keras_nanode import Adaptive, adjoints, backend, odeint
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, FixedWeights, Parts
 from keras_nanode.integrate import integrate
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, FixedWeights, Parts
 
 BACKEND = keras.backend.backend()
 

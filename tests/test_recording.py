@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_nanode import bases, layers
-from keras_nanode.stateless import LayerFunction
+from keras_nanode.fields.stateless import LayerFunction
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="the others compile"

@@ -6,11 +6,11 @@ from cases import PAIRS, SOLVERS, in_turn, numbers
 from keras import ops
 
 from keras_nanode import Adaptive, odeint, tableaus
-from keras_nanode.pieces import between
+from keras_nanode.fields.pieces import between
+from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.stepping import Problem
 from keras_nanode.stepping.control import error_norm
 from keras_nanode.stepping.fixed import FixedSteps
-from keras_nanode.vector_field import VectorField
 
 # Powers of 2 change no digit of a float: they reach from 8e-31 to 1e30.
 UNITS = [2.0**e for e in (-100, -60, -20, 20, 60, 100)]

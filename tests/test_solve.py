@@ -8,10 +8,10 @@ from keras import ops
 from problems import FLOAT64, forced, forced_solution, scalar, solve
 
 from keras_nanode import bases, layers, odeint
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, Parts
 from keras_nanode.stepping import Problem
 from keras_nanode.stepping.fixed import FixedSteps
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, Parts
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -18,8 +18,8 @@ from cases import (
 )
 
 from keras_nanode import adjoints, bases, layers
+from keras_nanode.fields.stateless import LayerFunction
 from keras_nanode.integrate import integrate
-from keras_nanode.stateless import LayerFunction
 
 BLOCKS = {
     "dense": lambda: (layers.DenseBlock(hidden_units=2), VECTOR),

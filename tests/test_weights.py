@@ -8,9 +8,9 @@ from problems import FLOAT64
 from scipy.integrate import solve_ivp
 
 from keras_nanode import Adaptive, adjoints, bases, tree
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, FixedWeights, Parts
 from keras_nanode.integrate import integrate
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, FixedWeights, Parts
 
 # Weights over time, a held and a linear signal, and constants.
 BASIS = (bases.Trigonometric(2), bases.Bucket(3), bases.BSpline(4, degree=1))

@@ -8,7 +8,7 @@ from keras import ops
 from keras_nanode import backend
 from keras_nanode.adjoints.adjoint import Adjoint
 from keras_nanode.arrays import take, unrolls_loops
-from keras_nanode.pieces import into_interval_before
+from keras_nanode.fields.pieces import into_interval_before
 from keras_nanode.stepping import Adaptive
 from keras_nanode.stepping.loops import solve
 from keras_nanode.stepping.stops import on_jumps

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_nanode import checks
+from keras_nanode.copying.trainable import TrainableParts
 from keras_nanode.keywords import by_position, too_many, unknown
-from keras_nanode.layers.trainable import TrainableParts
 
 # What `keras.layers.Dense` accepts: a name, a function, an object or a config.
 Activation = str | Callable | dict | None

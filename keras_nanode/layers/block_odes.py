@@ -8,6 +8,7 @@ import keras
 from keras_nanode import checks
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.bases import Basis
+from keras_nanode.copying.trainable import FLAGS, checked_flags, set_flags
 from keras_nanode.layers.arguments import (
     Activation,
     Constraint,
@@ -21,7 +22,6 @@ from keras_nanode.layers.blocks import ConvBlock, DenseBlock
 from keras_nanode.layers.horizon import flow_times
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
-from keras_nanode.layers.trainable import FLAGS, checked_flags, set_flags
 from keras_nanode.solvers import SolverLike
 from keras_nanode.stepping import StepsLike
 

@@ -5,23 +5,23 @@ from typing import Any
 import keras
 
 from keras_nanode import checks, tree
-from keras_nanode.alias import alias
-from keras_nanode.layers.copies import (
+from keras_nanode.copying.alias import alias
+from keras_nanode.copying.copies import (
     argument_names,
     attribute_of,
     config_of,
     copy_layer,
 )
-from keras_nanode.layers.parts import Holder, attributes_in
-from keras_nanode.layers.quiet import quiet
-from keras_nanode.layers.trainable import (
+from keras_nanode.copying.parts import Holder, attributes_in
+from keras_nanode.copying.quiet import quiet
+from keras_nanode.copying.trainable import (
     Flags,
     deserialize,
     flags,
     serialize,
     set_flags,
 )
-from keras_nanode.stateless import split_variables
+from keras_nanode.fields.stateless import split_variables
 
 
 class Nesting:

@@ -10,13 +10,14 @@ from keras import ops
 from keras_nanode import adjoints, backend, checks, solvers
 from keras_nanode.adjoints import AdjointLike
 from keras_nanode.adjoints.recompute import for_inference
-from keras_nanode.dynamics import (
+from keras_nanode.fields.dynamics import (
     Flow,
     WeightsOverTime,
     arrangement,
     same_shape,
     vector_field,
 )
+from keras_nanode.fields.trial import try_out
 from keras_nanode.integrate import as_state, integrate
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.horizon import warn_of_large_weights
@@ -24,7 +25,6 @@ from keras_nanode.layers.nested import Nesting, symbolic_output
 from keras_nanode.layers.step_counts import steps_of, warn_of_unseen_weights
 from keras_nanode.layers.tally import Tally
 from keras_nanode.layers.time_varying import TimeVarying
-from keras_nanode.layers.trial import try_out
 from keras_nanode.solvers import SolverLike
 from keras_nanode.stepping import Adaptive, StepsLike, serialize_steps
 

@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.dynamics import same_shape
+from keras_nanode.copying.copies import copy_layer
+from keras_nanode.copying.parts import all_layers
+from keras_nanode.fields.dynamics import same_shape
+from keras_nanode.fields.masks import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.copies import copy_layer
 from keras_nanode.layers.nested import Nesting, symbolic_output
-from keras_nanode.layers.parts import all_layers
-from keras_nanode.masks import passing_on, with_mask
 
 
 @keras.saving.register_keras_serializable("keras_nanode")

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_nanode import checks
 from keras_nanode.bases import ALL, Basis
-from keras_nanode.pieces import pieces
+from keras_nanode.fields.pieces import pieces
 from keras_nanode.solvers import BDF, Solver
 from keras_nanode.stepping import Adaptive, StepsLike, get_steps
 

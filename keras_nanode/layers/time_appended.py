@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_nanode import checks, given_times
+from keras_nanode.fields.masks import passing_on, with_mask
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Nesting, symbolic_output
-from keras_nanode.masks import passing_on, with_mask
 from keras_nanode.structures import as_scalar
 
 

@@ -11,13 +11,13 @@ from keras_nanode import backend, bases, checks, given_times
 from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
 from keras_nanode.bases.samples import combination_of_one, sample
-from keras_nanode.dynamics import WeightsOverTime, needs_time
+from keras_nanode.copying.trainable import Flags, flags
+from keras_nanode.fields.dynamics import WeightsOverTime, needs_time
+from keras_nanode.fields.masks import with_mask
+from keras_nanode.fields.stateless import LayerFunction, split_variables, value_of
+from keras_nanode.fields.trial import try_out
 from keras_nanode.layers.arguments import CheckedArguments
 from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
-from keras_nanode.layers.trainable import Flags, flags
-from keras_nanode.layers.trial import try_out
-from keras_nanode.masks import with_mask
-from keras_nanode.stateless import LayerFunction, split_variables, value_of
 
 STARTS = ("layer", "constant", "independent")
 # Each builds a copy of the layer.

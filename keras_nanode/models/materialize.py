@@ -8,7 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.dynamics import takes_time
+from keras_nanode.copying.copies import copy_layer
+from keras_nanode.copying.parts import all_layers
+from keras_nanode.copying.trainable import flags, set_flags
+from keras_nanode.fields.dynamics import takes_time
+from keras_nanode.fields.stateless import split_variables
 from keras_nanode.integrate import as_state, time_dtype
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.layers import (
@@ -21,10 +25,6 @@ from keras_nanode.layers import (
     TimeVarying,
 )
 from keras_nanode.layers.arguments import is_ours
-from keras_nanode.layers.copies import copy_layer
-from keras_nanode.layers.parts import all_layers
-from keras_nanode.layers.trainable import flags, set_flags
-from keras_nanode.stateless import split_variables
 from keras_nanode.stepping import Problem, get_steps
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.step import Step

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 
 from keras_nanode import checks, tableaus, tree
+from keras_nanode.fields.weights import Theta
 from keras_nanode.solvers.solver import Solver, Stepped
 from keras_nanode.structures import add, advance, as_scalar, increment, weighted
 from keras_nanode.tableaus import Tableau
 from keras_nanode.tree import Structure
-from keras_nanode.weights import Theta
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keras_nanode import backend
+from keras_nanode.fields.weights import Theta
 from keras_nanode.structures import add
 from keras_nanode.tableaus import Tableau
 from keras_nanode.tree import Structure
-from keras_nanode.weights import Theta
 
 # f(i, y): the slope of y at node i of the step.
 Slopes = Callable[[int, Structure], Structure]

@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_nanode import backend, checks, tree
 from keras_nanode.arrays import take
-from keras_nanode.pieces import between
+from keras_nanode.fields.pieces import between
 from keras_nanode.stepping.adaptive import Adaptive, statistics
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.status import Status

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_nanode import backend
 from keras_nanode.arrays import as_tensor, loops_in_python, namespace, take
-from keras_nanode.pieces import between
+from keras_nanode.fields.pieces import between
 from keras_nanode.stepping.checkpoints import Segments
 from keras_nanode.stepping.loops import backward_loop, balanced, solve
 from keras_nanode.stepping.problem import Problem

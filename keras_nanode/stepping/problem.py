@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_nanode.arrays import take
+from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.solvers import Solver
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
 
 
 @dataclasses.dataclass(frozen=True)

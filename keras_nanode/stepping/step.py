@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_nanode import backend
+from keras_nanode.fields.weights import Sets, Theta
 from keras_nanode.solvers.solver import Slopes
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.structures import add, apply_if, row, zeros_like
 from keras_nanode.tree import Structure
-from keras_nanode.weights import Sets, Theta
 
 
 class Step:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode.arrays import as_tensor, loops_in_python, namespace, take, where
-from keras_nanode.pieces import between, nearest, rounding
+from keras_nanode.fields.pieces import between, nearest, rounding
 from keras_nanode.stepping.problem import Problem
 from keras_nanode.stepping.step import Batch
 

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
+from keras_nanode.copying.trainable import TrainableParts
 from keras_nanode.layers.nested import Nesting
-from keras_nanode.layers.trainable import TrainableParts
 from keras_nanode.models.svg import rules
 from keras_nanode.models.svg.model import SVG
 

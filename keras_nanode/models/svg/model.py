@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_nanode import adjoints, backend, bases, checks
-from keras_nanode.layers.trainable import TrainableParts
+from keras_nanode.copying.trainable import TrainableParts
 from keras_nanode.models.choices import basis_of
 from keras_nanode.models.svg import recurrent, rules, vgg
 from keras_nanode.models.svg.generation import roll_out

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from keras_nanode import tree
-from keras_nanode.layers.parts import attributes_in
-from keras_nanode.layers.quiet import quiet
-from keras_nanode.layers.trainable import flags, set_flags
+from keras_nanode.copying.parts import attributes_in
+from keras_nanode.copying.quiet import quiet
+from keras_nanode.copying.trainable import flags, set_flags
 from keras_nanode.tree import Structure
 
 # The arguments that layers of Keras pass on to `keras.Layer`.

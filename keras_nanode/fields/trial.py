@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import keras
 
-from keras_nanode.layers.parts import all_layers
-from keras_nanode.stateless import Trial
+from keras_nanode.copying.parts import all_layers
+from keras_nanode.fields.stateless import Trial
 
 # The functions of the backends that evaluate a rematerialized function.
 _REMAT = {

@@ -8,19 +8,19 @@ import keras
 from keras import ops
 
 from keras_nanode import backend, checks, tree
-from keras_nanode.alias import alias
-from keras_nanode.arguments import NO_ARGUMENTS, Arguments
 from keras_nanode.bases import Basis
-from keras_nanode.masks import passing_on, with_mask
-from keras_nanode.stateless import (
+from keras_nanode.copying.alias import alias
+from keras_nanode.fields.arguments import NO_ARGUMENTS, Arguments
+from keras_nanode.fields.masks import passing_on, with_mask
+from keras_nanode.fields.stateless import (
     LayerFunction,
     PlainFunction,
     split_variables,
     value_of,
 )
+from keras_nanode.fields.vector_field import VectorField
+from keras_nanode.fields.weights import BasisWeights, FixedWeights, Parts, Weights
 from keras_nanode.tree import Structure
-from keras_nanode.vector_field import VectorField
-from keras_nanode.weights import BasisWeights, FixedWeights, Parts, Weights
 
 _OF_KERAS = ("training", "mask")
 _HALF = ("float16", "bfloat16")

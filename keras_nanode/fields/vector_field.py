@@ -7,8 +7,8 @@ from typing import Any
 from keras import ops
 
 from keras_nanode import tree
+from keras_nanode.fields.weights import Parts
 from keras_nanode.tree import Structure
-from keras_nanode.weights import Parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_nanode.alias import alias
+from keras_nanode.copying.alias import alias
 
 
 class _Masked(keras.Layer):

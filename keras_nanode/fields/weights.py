@@ -21,7 +21,7 @@ from keras import ops
 from keras_nanode import backend, tree
 from keras_nanode.arrays import namespace, take
 from keras_nanode.bases import Basis
-from keras_nanode.pieces import pieces, within_piece
+from keras_nanode.fields.pieces import pieces, within_piece
 from keras_nanode.structures import add, row, stack, stacked, unstack, write
 from keras_nanode.tree import Structure
 

@@ -1,0 +1,1 @@
+"""Any Keras layer: its parts, whether they are trainable, and copies of it."""
