@@ -27,71 +27,71 @@ MARKS = ("<!-- features -->\n", "\n<!-- /features -->")
 # The tests, named as pytest does, that show a feature; without brackets, in all cases.
 FEATURES: dict[str, tuple[str, ...]] = {
     "layers train in `fit` and are saved in `.keras` files": (
-        "test_models.py::test_every_block_trains_and_is_saved[trig]",
-        "test_keras_citizens.py::test_models_learn_with_the_callbacks_of_keras",
+        "models/test_classifier.py::test_every_block_trains_and_is_saved[trig]",
+        "properties/test_keras_citizens.py::test_models_learn_with_the_callbacks_of_keras",
     ),
     "a file gives the same outputs and gradients on the other backends": (
-        "test_backends.py::test_backends_agree",
+        "properties/test_other_backends.py::test_backends_agree",
     ),
     "exact gradients by `checkpoint` and `reversible`": (
-        "test_adjoints.py::test_exact_adjoints_agree_with_direct[rk4-trig-float32]",
-        "test_adjoints.py::test_exact_adjoints_agree_with_direct[alf-bucket-float64]",
+        "adjoints/test_adjoints.py::test_exact_adjoints_agree_with_direct[rk4-trig-float32]",
+        "adjoints/test_adjoints.py::test_exact_adjoints_agree_with_direct[alf-bucket-float64]",
     ),
     "adaptive steps, counted in `fit`": (
-        "test_adaptive.py::test_scipy_agrees",
+        "stepping/test_adaptive.py::test_scipy_agrees",
         "test_callbacks.py::test_fit_shows_the_evaluations[default]",
     ),
     "`tf.function` computes what eager mode does": (
-        "test_compilation.py::test_compiled_functions_agree_with_eager_ones"
+        "properties/test_compilation.py::test_compiled_functions_agree_with_eager_ones"
         "[checkpoint-graph]",
     ),
     "`jit_compile=True` computes what eager mode does": (
-        "test_compilation.py::test_compiled_functions_agree_with_eager_ones"
+        "properties/test_compilation.py::test_compiled_functions_agree_with_eager_ones"
         "[checkpoint-jit_compile]",
     ),
     "compiled once, not for every batch": (
-        "test_compilation.py::test_three_blocks_are_not_traced_again_by_the_next_batch",
+        "properties/test_compilation.py::test_three_blocks_are_not_traced_again_by_the_next_batch",
     ),
     "`mixed_float16`, `mixed_bfloat16`": (
-        "test_layers.py::test_the_state_stays_float32_under_mixed_precision",
-        "test_models.py::test_logits_are_float32_under_mixed_precision",
+        "layers/test_layers.py::test_the_state_stays_float32_under_mixed_precision",
+        "models/test_classifier.py::test_logits_are_float32_under_mixed_precision",
     ),
     '`quantize("int8")`, saved too': (
-        "test_keras_citizens.py::test_quantization_takes_the_layers_of_keras_and_spares"
+        "properties/test_keras_citizens.py::test_quantization_takes_the_layers_of_keras_and_spares"
         "_coefficients",
     ),
     'second derivatives by `adjoint="direct"`': (
-        "test_second_derivatives.py::test_the_gradient_of_a_gradient_is_exact",
-        "test_second_derivatives.py::test_a_gradient_penalty_trains",
+        "properties/test_second_derivatives.py::test_the_gradient_of_a_gradient_is_exact",
+        "properties/test_second_derivatives.py::test_a_gradient_penalty_trains",
     ),
     "`models.materialize`": (
-        "test_materialize.py::test_a_classifier_is_unrolled[trig]",
-        "test_materialize.py::test_it_loads_without_this_library",
+        "models/test_materialize.py::test_a_classifier_is_unrolled[trig]",
+        "models/test_materialize.py::test_it_loads_without_this_library",
     ),
     "export as a SavedModel": (
-        "test_export.py::test_a_saved_model_is_served[bucket]",
-        "test_export.py::test_adaptive_steps_are_served",
-        "test_adaptive.py::test_jax_exports_no_report_of_the_evaluations",
+        "project/test_export.py::test_a_saved_model_is_served[bucket]",
+        "project/test_export.py::test_adaptive_steps_are_served",
+        "stepping/test_adaptive.py::test_jax_exports_no_report_of_the_evaluations",
     ),
     "export to LiteRT": (
-        "test_export.py::test_litert_holds_the_loop[bucket]",
-        "test_export.py::test_litert_holds_the_loop[adaptive]",
+        "project/test_export.py::test_litert_holds_the_loop[bucket]",
+        "project/test_export.py::test_litert_holds_the_loop[adaptive]",
     ),
     "export to ONNX": (
-        "test_export.py::test_onnx_holds_the_loop[trig]",
-        "test_export.py::test_onnx_holds_the_loop[adaptive direct]",
+        "project/test_export.py::test_onnx_holds_the_loop[trig]",
+        "project/test_export.py::test_onnx_holds_the_loop[adaptive direct]",
     ),
     "`MirroredStrategy`": (
-        "test_distribution.py::test_two_replicas_of_a_mirrored_strategy",
+        "properties/test_distribution.py::test_two_replicas_of_a_mirrored_strategy",
     ),
     "several processes or machines": (
-        "test_example_distributed.py::test_two_workers_learn_what_one_learns",
+        "project/test_example_distributed.py::test_two_workers_learn_what_one_learns",
     ),
     "`keras.distribution.DataParallel`": (
-        "test_distribution.py::test_two_devices_of_a_distribution[data_parallel]",
+        "properties/test_distribution.py::test_two_devices_of_a_distribution[data_parallel]",
     ),
     "video models learn, are saved and generate": (
-        "test_svg.py::test_a_block_learns_and_is_saved",
+        "models/test_svg.py::test_a_block_learns_and_is_saved",
     ),
 }
 

@@ -1,21 +1,12 @@
-"""Settings for the whole suite, made before a backend is imported."""
+"""Every test starts from one state of Keras, and leaves nothing behind."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Gradients are compared in float64, which JAX has only on request.
-os.environ.setdefault("JAX_ENABLE_X64", "1")
-# A test compiles for longer than it runs; a third of the time is LLVM's optimization.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
+import settings  # noqa: F401  Before a backend is imported.  # isort: skip
 
 import keras
 import pytest
 
 # A script for a process of its own, which needs JAX.
-collect_ignore = ["solve_in_parts.py"]
+collect_ignore = ["support/solve_in_parts.py"]
 pytest.register_assert_rewrite("check_layer", "problems")
 
 

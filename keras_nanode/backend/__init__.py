@@ -2,7 +2,7 @@
 
 There is one module per backend, with those of these functions that are not as in
 `_defaults.py`. A conformance test checks them on the active backend
-(`tests/test_backend.py`). States and primals are any structure of tensors that
+(`tests/backend/test_backend.py`). States and primals are any structure of tensors that
 `keras.tree` understands.
 
 `vjp(f, *primals) -> outputs, pullback`

@@ -5,10 +5,17 @@ import functools
 import keras
 import numpy as np
 import pytest
-from cases import ADJOINTS, assert_close, compiled, gradients, in_turn, numbers
+from cases import (
+    ADJOINTS,
+    assert_close,
+    compiled,
+    gradient,
+    gradients,
+    in_turn,
+    numbers,
+)
 from keras import ops
 from problems import FLOAT64, scalar
-from test_second_derivatives import gradient
 
 from keras_nanode import Adaptive, odeint
 from keras_nanode.stepping import Status

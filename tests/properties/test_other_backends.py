@@ -15,7 +15,7 @@ from cases import LAYERS, random
 from keras_nanode import layers, models
 
 BACKENDS = ("tensorflow", "jax", "torch")
-READ = Path(__file__).with_name("read_models.py")
+READ = Path(__file__).parents[1] / "support" / "read_models.py"
 
 
 def layer_model(name):

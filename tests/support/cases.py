@@ -149,3 +149,42 @@ def assert_close(actual, desired, tolerance):
     tree.assert_same_structure(actual, desired)
     for a, d in zip(tree.flatten(actual), tree.flatten(desired), strict=True):
         np.testing.assert_allclose(a, d, rtol=0, atol=tolerance * np.abs(d).max())
+
+
+def gradient(f, x):
+    """Of a scalar, and with a gradient itself, as users of the backend take it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tree.flatten(x))
+            y = f(x)
+        return tape.gradient(y, x)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(f)(x)
+    import torch
+
+    x = tree.map_structure(lambda a: a if a.grad_fn else a.requires_grad_(), x)
+    found = torch.autograd.grad(f(x), tree.flatten(x), create_graph=True)
+    return tree.pack_sequence_as(x, list(found))
+
+
+@keras.saving.register_keras_serializable("tests")
+class SelfAttention(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.LayerNormalization()
+        self.attention = keras.layers.MultiHeadAttention(2, 2)
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.attention.build(input_shape, input_shape)
+
+    def call(self, x):
+        x = self.norm(x)
+        return self.attention(x, x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import cases
 import keras
 import pytest
 
@@ -24,7 +25,7 @@ sys.meta_path[:] = map(Others, sys.meta_path)
 
 USE = """
 import keras, numpy as np, sys
-sys.path.insert(0, TESTS)
+sys.path.insert(0, SUPPORT)
 import keras_nanode
 import cases
 from keras_nanode import backend, datasets, layers, models, odeint
@@ -89,7 +90,9 @@ except ImportError as error:
 
 
 def run(script, backend, tmp_path):
-    names = f"TESTS, FOLDER = {os.path.dirname(__file__)!r}, {str(tmp_path)!r}\n"
+    names = (
+        f"SUPPORT, FOLDER = {os.path.dirname(cases.__file__)!r}, {str(tmp_path)!r}\n"
+    )
     environment = {**os.environ, "KERAS_BACKEND": backend}
     command = [sys.executable, "-c", BLOCK + names + script]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 BACKEND = keras.backend.backend()
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(FOLDER))
 
 from peers import plan, reference, samples, targets, workloads  # noqa: E402

@@ -3,33 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from cases import ADJOINTS, compiled, numbers, random
-from keras import ops, tree
+from cases import ADJOINTS, compiled, gradient, numbers, random
+from keras import ops
 
 from keras_nanode import Adaptive, layers, odeint
 
 FIXED = {"solver": "rk4", "steps": 20}
 ADAPTIVE = {"solver": "dopri5", "steps": Adaptive(1e-9, 1e-9)}
-
-
-def gradient(f, x):
-    """Of a scalar, and with a gradient itself, as users of the backend take it."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(tree.flatten(x))
-            y = f(x)
-        return tape.gradient(y, x)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.grad(f)(x)
-    import torch
-
-    x = tree.map_structure(lambda a: a if a.grad_fn else a.requires_grad_(), x)
-    found = torch.autograd.grad(f(x), tree.flatten(x), create_graph=True)
-    return tree.pack_sequence_as(x, list(found))
 
 
 def tensor(values):

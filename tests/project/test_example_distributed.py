@@ -15,7 +15,7 @@ import pytest
 
 from keras_nanode import layers
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "train_distributed.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_distributed.py"
 EPOCHS = 4
 
 BACKEND = keras.backend.backend()

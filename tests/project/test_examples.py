@@ -18,7 +18,7 @@ from cases import EXPORTS
 
 from keras_nanode import layers
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "train_classifier.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_classifier.py"
 EPOCHS = 5
 TINY = {"--block": "trig", "--filters": 4, "--steps": 2, "--order": 1}
 FILES = (

@@ -17,7 +17,7 @@ import pytest
 
 import keras_nanode  # noqa: F401  (registers the layers of the models)
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 KILLS = int(os.environ.get("KILLS", "2"))
 SMALL = {
     "train_classifier": "--block trig --filters 4 --steps 2 --order 1 --epochs 4 "

@@ -293,7 +293,7 @@ def turns(pairs, places, steps):
     """Each of the pairs once, and with them all bases and places in turn.
 
     With EVERY_PLACE=1 in the environment they occur at every place: `EVERY_PLACE=1
-    pytest -m slow tests/test_places.py` takes hours.
+    pytest -m slow tests/properties/test_places.py` takes hours.
     """
     every = os.environ.get("EVERY_PLACE") == "1"
     for i, (solver, adjoint) in enumerate(pairs):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from cases import (
     BASES,
+    IMAGE,
     LAYERS,
+    SelfAttention,
     assert_close,
     compiled,
     layer_gradients,
@@ -18,9 +20,6 @@ from keras import ops
 
 from keras_nanode import Checkpoint, bases, layers
 from keras_nanode.tableaus import Tableau
-
-IMAGE = (2, 6, 6, 4)
-
 
 # Residual networks are Euler's method.
 
@@ -279,25 +278,6 @@ def test_frozen_weights_of_the_pattern_are_kept_and_saved(tmp_path):
 
 
 # Any layer.
-
-
-@keras.saving.register_keras_serializable("tests")
-class SelfAttention(keras.layers.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.norm = keras.layers.LayerNormalization()
-        self.attention = keras.layers.MultiHeadAttention(2, 2)
-
-    def build(self, input_shape):
-        self.norm.build(input_shape)
-        self.attention.build(input_shape, input_shape)
-
-    def call(self, x):
-        x = self.norm(x)
-        return self.attention(x, x)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
 
 ANY = {

@@ -7,7 +7,8 @@ gets the output `y` and the gradients of sum(y^2) in the weights and the input.
 import sys
 from pathlib import Path
 
-import conftest  # noqa: F401  Settings that come before a backend.
+import settings  # noqa: F401  Before a backend is imported.  # isort: skip
+
 import keras
 import numpy as np
 from cases import layer_gradients, numbers

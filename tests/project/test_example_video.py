@@ -14,7 +14,7 @@ from PIL import Image
 
 from keras_nanode import models
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = {"filters": 4, "rnn-units": 8, "latent-dim": 3, "batch-size": 4}
 FILES = (
     "options.json",

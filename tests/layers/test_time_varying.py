@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from cases import (
     BASES,
+    IMAGE,
     LAYERS,
+    SelfAttention,
     assert_close,
     in_turn,
     layer_gradients,
@@ -17,7 +19,6 @@ from cases import (
     random,
 )
 from keras import ops
-from test_layers import IMAGE, SelfAttention
 
 from keras_nanode import bases, layers, models, odeint
 from keras_nanode.copying.copies import copy_layer

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "support"
 BACKEND = keras.backend.backend()
 
 pytestmark = pytest.mark.slow
