@@ -22,6 +22,7 @@ from reporting import markdown_table
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+PYTEST = (sys.executable, "-m", "pytest", "-m", "")  # whatever takes long, too
 MARKS = ("<!-- features -->\n", "\n<!-- /features -->")
 
 # The tests, named as pytest does, that show a feature; without brackets, in all cases.
@@ -125,7 +126,7 @@ def run(backend: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.xml"
         process = subprocess.run(
-            [sys.executable, "-m", "pytest", f"--junitxml={file}", *node_ids()],
+            [*PYTEST, f"--junitxml={file}", *node_ids()],
             cwd=ROOT,
             env={**os.environ, "KERAS_BACKEND": backend},
             stdout=subprocess.PIPE,

@@ -2,12 +2,29 @@
 
 import settings  # noqa: F401  Before a backend is imported.  # isort: skip
 
+from pathlib import Path
+
 import keras
 import pytest
+
+SECONDS = Path(__file__).with_name("seconds.txt")
 
 # A script for a process of its own, which needs JAX.
 collect_ignore = ["support/solve_in_parts.py"]
 pytest.register_assert_rewrite("check_layer", "problems")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items):
+    """A test that was measured to take long, by `.ci/seconds`, is marked so."""
+    lines = (line.split(" ", 1) for line in SECONDS.read_text().splitlines())
+    measured = {name: float(took) for took, name in lines}
+    for item in items:
+        if (took := measured.get(item.nodeid, 0)) > 1.5:
+            item.add_marker("slower" if took > 5 else "slow")
+        for marker, weaker in (("nightly", "slower"), ("slower", "slow")):
+            if item.get_closest_marker(marker):
+                item.add_marker(weaker)
 
 
 def registered_gradients() -> dict:

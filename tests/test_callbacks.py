@@ -37,7 +37,7 @@ def fit(model, x=X, **arguments):
     [
         {},
         {"jit_compile": keras.backend.backend() != "torch"},
-        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slower),
     ],
     ids=["default", "xla", "eager"],
 )

@@ -345,7 +345,7 @@ def test_adaptive_gradients_are_the_sensitivities(solver, adjoint):
         ("bosh3", "trig"),
         ("dopri5", "bucket"),
         ("dopri8", "poly"),
-        pytest.param("tsit5", "trig", marks=pytest.mark.slow),
+        pytest.param("tsit5", "trig", marks=pytest.mark.slower),
     ],
 )
 def test_adaptive_exact_adjoints_agree_with_direct(solver, basis):
@@ -438,8 +438,10 @@ def test_the_gradient_is_nan_also_if_no_step_succeeds(adjoint, times):
 # Reversible solvers.
 
 
-@pytest.mark.parametrize("basis", BASES)
-@pytest.mark.parametrize("solver", REVERSIBLE)
+@pytest.mark.parametrize(
+    ("solver", "basis"),
+    sorted({*in_turn(REVERSIBLE, BASES), *((name, "bucket") for name in REVERSIBLE)}),
+)
 def test_reversible_steps_are_undone(solver, basis):
     """All states are rebuilt to rounding, also over jumps of the weights."""
     field = VectorField(
@@ -638,12 +640,20 @@ def test_inference_keeps_no_lists(adjoint, steps):
     assert lists(True) or (adjoint == "direct" and steps == 5)
 
 
+CONSTANT_OR_NOT = (None, bases.Bucket(4), bases.Trigonometric(2))
+
+
 @pytest.mark.parametrize(
-    "basis",
-    [None, bases.Bucket(4), bases.Trigonometric(2)],
-    ids=["constant", "bucket", "trig"],
+    ("adjoint", "basis"),
+    sorted(
+        {
+            *in_turn(ADJOINTS, CONSTANT_OR_NOT),
+            *(("checkpoint", basis) for basis in CONSTANT_OR_NOT),
+        },
+        key=str,
+    ),
+    ids=str,
 )
-@pytest.mark.parametrize("adjoint", ADJOINTS)
 def test_the_length_of_a_step_may_be_part_of_the_last_weights(
     adjoint, basis, monkeypatch
 ):

@@ -13,7 +13,7 @@ from cases import random
 from keras_nanode import layers, models
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slower,
     pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed"),
     pytest.mark.skipif(
         keras.backend.backend() != "tensorflow", reason="the files are the same"

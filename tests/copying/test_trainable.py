@@ -278,7 +278,7 @@ def test_a_plain_copy_of_a_model_is_frozen_as_it_is():
     assert [len(x.trainable_weights) for x in plain.layers] == [4, 0, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_parts_of_a_video_model_are_kept(tmp_path):
     arguments = {"filters": (4, 4, 4, 4), "rnn_units": 4, "feature_dim": 4}
     model = models.SVG((32, 32, 1), block="trig", **arguments)

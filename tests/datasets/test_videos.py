@@ -138,7 +138,7 @@ def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @each_motion
 def test_videos_are_generated_faster_than_they_are_learned(stochastic):
     data = datasets.moving_digits(

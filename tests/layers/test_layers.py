@@ -344,13 +344,13 @@ def fit_linear_flow(basis):
     return model.evaluate(x, y, batch_size=256, verbose=0)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("basis", [bases.Bucket(2), bases.Trigonometric(2)], ids=repr)
 def test_time_dependent_weights_reach_a_map_without_a_logarithm(basis):
     assert fit_linear_flow(basis) < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_constant_weights_do_not_reach_it():
     assert fit_linear_flow(bases.Constant()) > 0.2
 

@@ -130,7 +130,7 @@ def test_options_reach_the_blocks():
     assert "GroupNormalization" not in kinds
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("shape", [(32, 48, 3), (128, 128, 1)])
 def test_frames_of_other_sizes(shape):
     model = tiny(frame_shape=shape)
@@ -172,7 +172,7 @@ def test_kl_is_that_of_numpy_integration_and_zero_for_equals():
 
 
 @on_tensorflow
-@pytest.mark.slow
+@pytest.mark.slower
 def test_kl_is_that_of_tensorflow_probability():
     """In a process of its own: the package warns as it is imported."""
     code = """
@@ -274,7 +274,7 @@ def test_a_sequence_is_its_steps():
         np.testing.assert_allclose(numbers(a), numbers(b), atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_generation_goes_on_as_the_sequence_path_does():
     """Its own frames, fed back as a video, give the priors that it drew from."""
     model = moved(tiny(block="auto"))
@@ -300,7 +300,7 @@ def test_generation_goes_on_as_the_sequence_path_does():
 # Generation
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("normalization", ["group", "batch"])
 def test_generation_is_reproducible_and_a_matter_of_each_video_alone(normalization):
     model = moved(tiny(normalization=normalization))
@@ -383,7 +383,7 @@ def test_actions_lead_from_a_frame_to_the_next():
 # Keras
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_block_learns_and_is_saved(tmp_path):
     model, x = tiny(block="trig"), np.tile(videos(1, 4), (8, 1, 1, 1, 1))
     # Keras traces a step of Adam twice, each time for seconds.
@@ -444,7 +444,7 @@ def test_configuration():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="XLA is TensorFlow's and JAX's"
 )
@@ -498,7 +498,7 @@ assert np.abs(frames - given["frames"]).max() < 1e-5
 
 
 @on_tensorflow
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_saved_generator_is_served_without_this_library(tmp_path):
     model = moved(tiny(block="trig"))
     generator = models.VideoGenerator(model, 3, 2)
@@ -517,7 +517,7 @@ def test_a_saved_generator_is_served_without_this_library(tmp_path):
 
 
 @on_tensorflow
-@pytest.mark.slow
+@pytest.mark.slower
 def test_training_on_a_dataset_of_videos():
     import tensorflow as tf
 

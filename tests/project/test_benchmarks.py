@@ -88,7 +88,7 @@ def test_other_workloads_stay_in_the_file(tmp_path):
     assert len(samples.merge(path, MEASURED[:1], append=True)) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_a_quick_run_checks_every_workload():
     command = [sys.executable, str(FOLDER / "compare.py"), "--quick"]
     run = subprocess.run(command, capture_output=True, text=True)
@@ -101,7 +101,7 @@ def test_a_quick_run_checks_every_workload():
         assert errors[0] < 1e-4 and not errors[1] > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="of JAX and PyTorch")
 def test_the_step_on_an_accelerator_runs_on_a_cpu_too(tmp_path):
     command = [sys.executable, str(FOLDER / "gpu.py"), "--backend", BACKEND]
@@ -112,7 +112,7 @@ def test_the_step_on_an_accelerator_runs_on_a_cpu_too(tmp_path):
     assert table.count("residual network") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize(
     ("script", "options", "lines"),
     [

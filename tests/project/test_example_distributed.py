@@ -20,7 +20,7 @@ EPOCHS = 4
 
 BACKEND = keras.backend.backend()
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slower
 
 
 def command(output: Path, *args) -> list[str]:

@@ -27,7 +27,7 @@ FILES = (
 )
 COMPARED = "the frames of" if EXPORTS else "skipped"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slower
 
 
 def run(output: Path, *args, **changes) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,7 @@ FILES = (
 )
 COMPARED = "the logits of the test set differ by" if EXPORTS else "skipped"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slower
 
 
 def command(output: Path, script: Path = SCRIPT, **changes) -> list[str]:

@@ -28,7 +28,7 @@ SMALL = {
 }
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def start(script: str, output: Path, *options: str) -> subprocess.Popen[str]:

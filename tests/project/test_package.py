@@ -115,6 +115,15 @@ def test_no_imports_go_in_a_circle():
     list(graphlib.TopologicalSorter(graph).static_order())  # or a CycleError
 
 
+def test_the_measured_tests_exist():
+    """`tests/seconds.txt` names tests by file and function, which may be renamed."""
+    folder = ROOT.parent
+    lines = (folder / "tests" / "seconds.txt").read_text().splitlines()
+    names = {re.match(r"[\d.]+ (.+?)::(\w+)", line).groups() for line in lines}
+    for file, function in sorted(names):
+        assert f"def {function}(" in (folder / file).read_text(), (file, function)
+
+
 def public():
     modules = [keras_nanode, *(getattr(keras_nanode, m) for m in keras_nanode.__all__)]
     for module in modules:
@@ -181,7 +190,7 @@ def test_the_readme_has_two_commands_and_its_first_code_is_short():
     compile(quick_start(), "README.md", "exec")
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_the_model_of_the_quick_start_reads_digits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -62,7 +62,7 @@ def three_steps(options, **compilation):
 )
 @pytest.mark.parametrize(
     "flow",
-    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FLOWS],
+    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slower) for f in FLOWS],
 )
 def test_compiled_functions_agree_with_eager_ones(flow, way):
     outputs, weights = eager(flow)
@@ -92,7 +92,7 @@ class FlowCell(keras.layers.Layer):
 
 
 @not_on_torch
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct"])
 def test_adaptive_steps_in_a_recurrent_cell_are_compiled(adjoint):
     """XLA has to know how long a loop within another is, to differentiate it."""

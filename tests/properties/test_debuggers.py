@@ -91,7 +91,7 @@ def test_without_an_absolute_tolerance():
     np.testing.assert_allclose(numbers(solved)[1], [0, np.exp(-1)], atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer(name):
     arguments, shape = LAYERS[name]
@@ -103,7 +103,7 @@ def test_every_layer(name):
             assert_finite(layer_gradients(layer, x, **time))
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_videos_and_their_metrics():
     sizes = {"frame_shape": (16, 16, 1), "filters": (2, 2, 2, 2), "feature_dim": 2}
     with debugger():

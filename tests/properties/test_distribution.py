@@ -15,7 +15,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "support"
 BACKEND = keras.backend.backend()
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slower
 
 
 def start(how, file, **environment):

@@ -69,7 +69,7 @@ def graphs_alive():
 
 
 @on_tensorflow
-@pytest.mark.parametrize("calls", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [1, pytest.param(20, marks=pytest.mark.slower)])
 def test_eager_bdf_leaves_no_graph(calls):
     """Not those of TensorFlow Probability's own gradient either."""
     import tensorflow as tf
@@ -161,7 +161,7 @@ def test_a_model_leaves_no_graph(use):
 
 
 @on_tensorflow
-@pytest.mark.slow
+@pytest.mark.slower
 def test_fit_leaves_little_more_than_with_an_rnn_of_the_same_steps():
     """The optimizers of Keras leave the graph of `fit`, with what a model has in it:
     `all_reduce`, which they call, registers a custom gradient for ever. What is kept

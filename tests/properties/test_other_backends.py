@@ -39,7 +39,7 @@ MODELS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, BACKENDS)), reason="not all are installed"
 )

@@ -314,7 +314,7 @@ ANYWHERE = list(PLACES)
 CHOOSING = [place for place in PLACES if place not in NOT_ADAPTIVE]
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize(
     ("place", "solver", "basis", "steps", "adjoint"),
     [*turns(FIXED, ANYWHERE, 3), *turns(CHOSEN, CHOOSING, ADAPTIVE)],

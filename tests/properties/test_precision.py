@@ -35,7 +35,7 @@ def accuracy(model, data):
     return model.evaluate(data.test, return_dict=True, verbose=0)["accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_precision_learns_as_float32_does():
     keras.utils.set_random_seed(0)
     data = datasets.digits(batch_size=64)

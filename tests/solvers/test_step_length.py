@@ -94,7 +94,7 @@ UNIT_STEPS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize(
     ("kind", "times"), in_turn(UNIT_STEPS, [[0.0, 1.0], [1.0, 0.7, -0.2]])
 )

@@ -474,7 +474,7 @@ def test_the_inverse_may_come_first(solver, steps):
     np.testing.assert_allclose(numbers(ode(ode.inverse(x))), x, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow compiles in several ways")
 @pytest.mark.parametrize("adjoint", ["checkpoint", "backsolve", "direct", "reversible"])
 def test_eager_graph_and_xla_agree(adjoint):

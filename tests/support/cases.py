@@ -126,12 +126,20 @@ def compiled(f):
 
 def gradients(f, *primals):
     """Of sum(f(*primals) ** 2), as NumPy arrays in the structure of the primals."""
+    return gradients_of(f)(*primals)
 
+
+def gradients_of(f):
+    """`gradients` of f as a function of the primals: compiled once for their shapes."""
+
+    @compiled
     def run(*primals):
         outputs, pullback = backend.vjp(f, *primals)
         return pullback(tree.map_structure(lambda y: 2 * y, outputs))
 
-    return numbers(compiled(run)(*tree.map_structure(ops.convert_to_tensor, primals)))
+    return lambda *primals: numbers(
+        run(*tree.map_structure(ops.convert_to_tensor, primals))
+    )
 
 
 def layer_gradients(layer, x, **inputs):
