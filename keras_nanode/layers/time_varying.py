@@ -10,18 +10,15 @@ from keras import ops
 from keras_nanode import backend, bases, checks, given_times
 from keras_nanode.bases import Basis
 from keras_nanode.bases.basis import check_promises
-from keras_nanode.bases.samples import combination_of_one, sample
-from keras_nanode.copying.trainable import Flags, flags
+from keras_nanode.bases.projection import Projection, in_place_of
+from keras_nanode.copying.trainable import Flags, flags, set_flags
 from keras_nanode.fields.dynamics import WeightsOverTime, needs_time
 from keras_nanode.fields.masks import with_mask
-from keras_nanode.fields.stateless import LayerFunction, split_variables, value_of
+from keras_nanode.fields.stateless import LayerFunction, value_of
 from keras_nanode.fields.trial import try_out
 from keras_nanode.layers.arguments import CheckedArguments
-from keras_nanode.layers.nested import Held, Nesting, built_copy, symbolic_output
-
-STARTS = ("layer", "constant", "independent")
-# Each builds a copy of the layer.
-_MOST_DRAWS = 1024
+from keras_nanode.layers.nested import Held, Nesting, symbolic_output
+from keras_nanode.layers.starts import STARTS, first_coefficients
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
@@ -126,7 +123,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
         try_out(self.layer, self.layer, x, training=False)
         # Drawn only when asked for: Keras may build in a scope without values.
-        draw = functools.cache(lambda: self._draw_coefficients(input_shape))
+        draw = functools.cache(lambda: self._draw(input_shape))
         self.coefficients = [
             self.add_weight(
                 name=_name(w, self.layer),
@@ -157,35 +154,9 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
             x = keras.KerasTensor(input_shape, dtype=self.layer.compute_dtype)
             return symbolic_output(self.layer, x)
 
-    def _draw_coefficients(self, input_shape):
+    def _draw(self, input_shape):
         with backend.eagerly():
-            z = sample(self.basis)
-            ones = combination_of_one(self.basis, z)
-            if self.start != "independent":
-                weights = self._held.weights
-                if self.start == "constant" and self._held.is_given:
-                    weights, _ = split_variables(built_copy(self.layer, input_shape))
-                own = map(ops.convert_to_numpy, weights)
-                return [np.multiply.outer(ones, w) for w in own]
-            if self.basis.size > _MOST_DRAWS:
-                raise ValueError(
-                    "`start='independent'` builds the layer once for each function of "
-                    f"`basis`, at most {_MOST_DRAWS} times. Use `start='layer'`, or "
-                    "fewer functions. "
-                    f"Received: start={self.start!r}, size={self.basis.size}"
-                )
-            copies = [
-                built_copy(self.layer, input_shape, seed_offset=k)
-                for k in range(self.basis.size)
-            ]
-            drawn = [split_variables(copy)[0] for copy in copies]
-            draws = [map(ops.convert_to_numpy, weights) for weights in drawn]
-            scale = 1 / np.sqrt(np.mean(np.sum(z**2, axis=1)))
-            stacked = [np.stack(slices) for slices in zip(*draws, strict=True)]
-            return [
-                scale * w if np.ptp(w, axis=0).any() else np.multiply.outer(ones, w[0])
-                for w in stacked
-            ]
+            return first_coefficients(self._held, self.basis, self.start, input_shape)
 
     def function(self):
         """The layer as a pure function of one set of weights and the inputs."""
@@ -210,6 +181,40 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         """A copy of the layer as it was when this was built, for these weights."""
         return self._held.copy()
 
+    def rebased(self, basis: str | Basis) -> "TimeVarying":
+        """A built copy over another basis, whose weights w(t) are the nearest there.
+
+        Args:
+            basis: The new basis, or its name. It is stretched to the domain of this
+                layer's basis if its own is (0, 1).
+
+        Returns:
+            A layer with the coefficients that make the integral over the domain of
+            the squared changes of w(t) as small as possible. If the new basis contains
+            the old one, w(t) stays as it is.
+
+        Raises:
+            ValueError: if this layer is not built, or the basis has another domain.
+        """
+        self._check_built(f"basis={basis!r}")
+        new = in_place_of(self.basis, bases.get(basis), self.basis.domain)
+        copy = self.over(new)
+        copy.build(self.get_build_config()["input_shape"])
+        change = Projection.of(self.basis, new, self.variable_dtype)
+        for after, before in zip(copy.coefficients, self.coefficients, strict=True):
+            after.assign(change.of_weights(ops.convert_to_numpy(before)))
+        for after, before in zip(copy.constants, self.constants, strict=True):
+            after.assign(before)
+        set_flags(copy, flags(self))
+        return copy
+
+    def over(self, basis: Basis) -> "TimeVarying":
+        """A copy over another basis, with new weights."""
+        own = {"name": self.name, "dtype": self.dtype_policy}
+        copy = TimeVarying(self.copy_of_layer(), basis, self.start, **own)
+        set_flags(copy, flags(self))
+        return copy
+
     def weights_at(self, t):
         """The layer's weights at the times t.
 
@@ -224,11 +229,7 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         Raises:
             ValueError: if `t` is neither, or the layer is not built.
         """
-        if not self.built:
-            raise ValueError(
-                f"The layer {self.name!r} has no weights before it is built. Call it "
-                f"on an input first. Received: t={t!r}"
-            )
+        self._check_built(f"t={t!r}")
         expected = "a finite number or a sequence of them"
         given, t = t, given_times.times("t", t, expected)
         if len(t.shape) > 1:
@@ -239,6 +240,13 @@ class TimeVarying(CheckedArguments, Nesting, WeightsOverTime, keras.Layer):
         located = self.basis.locate(ops.reshape(t, (-1,)))
         theta = [self.basis.combine(located, value_of(c)) for c in self.coefficients]
         return theta if len(t.shape) else [w[0] for w in theta]
+
+    def _check_built(self, received):
+        if not self.built:
+            raise ValueError(
+                f"The layer {self.name!r} has no weights before it is built. Call it "
+                f"on an input first. Received: {received}"
+            )
 
     @property
     def _time_dtype(self) -> str:

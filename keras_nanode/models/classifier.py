@@ -8,7 +8,7 @@ from keras_nanode import adjoints, bases, checks, solvers
 from keras_nanode.keywords import named_if_wrong
 from keras_nanode.layers import ODE, ConvBlock, ResidualStack, TimeAppended, TimeVarying
 from keras_nanode.layers.horizon import flow_times
-from keras_nanode.layers.time_varying import STARTS
+from keras_nanode.layers.starts import STARTS
 from keras_nanode.models.choices import basis_of
 
 # The blocks whose weights depend on time: three rows of the paper's Table 1, and more.
