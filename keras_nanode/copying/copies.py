@@ -1,6 +1,5 @@
 """Copies of layers, which need nothing serializable."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_nanode import tree
+from keras_nanode.copying.alias import alias
 from keras_nanode.copying.parts import attributes_in
 from keras_nanode.copying.quiet import quiet
 from keras_nanode.copying.trainable import flags, set_flags
@@ -18,23 +18,59 @@ _OF_KERAS = ("activity_regularizer", "trainable", "dtype", "name")
 _BUILD = "build_config"
 
 
-def copy_layer(layer: keras.Layer, seed_offset: int = 0) -> keras.Layer:
+def copy_layer(
+    layer: keras.Layer,
+    seed_offset: int = 0,
+    replace: Callable[[keras.Layer, Callable], keras.Layer | None] | None = None,
+) -> keras.Layer:
     """Copies a layer, with new weights, and with other seeds if asked for.
 
     Unlike saving, it needs nothing serializable: the copy takes functions, and objects
-    of any class, as they are in the layer.
+    of any class, as they are in the layer. A layer that is in it twice is copied once.
+
+    Args:
+        layer: The layer or model.
+        seed_offset: What the seeds of the copy's initializers are larger by.
+        replace: `replace(layer, copy)` gives what the copy has in place of a layer, or
+            None for a copy; `copy` copies layers in it.
     """
-    copy = _copy(layer, seed_offset)
-    if copy is not layer:
-        set_flags(copy, flags(layer))
-    return copy
+    made: dict[int, keras.Layer] = {}
+
+    def copy(layer):
+        if id(layer) not in made:
+            found = replace(layer, copy) if replace else None
+            found = found or _copy(layer, copy, seed_offset)
+            if found is not layer:
+                set_flags(found, flags(layer))
+            made[id(layer)] = found
+        return made[id(layer)]
+
+    return copy(layer)
 
 
-def _copy(layer, seed_offset):
-    copy = functools.partial(copy_layer, seed_offset=seed_offset)
-    is_functional = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-    if is_functional or isinstance(layer, keras.Sequential):
-        return keras.models.clone_model(layer, clone_function=copy)
+def is_graph(layer: keras.Layer) -> bool:
+    """Whether the layer is a functional or Sequential model that is built."""
+    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+
+
+def cloned(model: keras.Model, copy: Callable) -> keras.Model:
+    """A functional or Sequential model of copies of its layers, not compiled: Keras
+    would look for the functions that it was compiled with by their names."""
+    inputs = None
+    if not isinstance(model, keras.Sequential):  # else Keras makes up their names
+        inputs = keras.tree.map_structure(_new_input, model.input)
+    source = alias(model, compiled=False)
+    return keras.models.clone_model(source, inputs, clone_function=copy)
+
+
+def _new_input(x: keras.KerasTensor) -> keras.KerasTensor:
+    name = x._keras_history.operation.name
+    return keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+
+
+def _copy(layer, copy, seed_offset):
+    if is_graph(layer) or isinstance(layer, keras.Sequential):
+        return cloned(layer, copy)
     try:
         return _made_again(layer, copy, seed_offset)
     except Exception as error:

@@ -23,13 +23,13 @@ from keras_nanode.layers.horizon import flow_times
 from keras_nanode.layers.ode import ODE
 from keras_nanode.layers.time_varying import TimeVarying
 from keras_nanode.solvers import SolverLike
-from keras_nanode.stepping import StepsLike
+from keras_nanode.stepping import Adaptive, StepsLike, serialize_steps
 
 # Where a configuration has the flags of the layer whose weights vary.
 _PATTERN = f"{FLAGS}_of_layer"
 
 
-class _BlockODE(ODE):
+class BlockODE(ODE):
     """`ODE(TimeVarying(block, basis, start), ...)`. The constructors of subclasses take
     the arguments of all of them."""
 
@@ -55,21 +55,38 @@ class _BlockODE(ODE):
                 setattr(self, name, getattr(source, name))
 
     def get_config(self):
-        own = super().get_config()
-        config = {
-            **self.basis.get_config(),
-            **self.dynamics.layer.get_config(),
-            **self.dynamics.get_config(),
-            **own,
-        }
         # For a user's subclass, the arguments of the base class from this library.
         ours = next(cls for cls in type(self).__mro__ if is_ours(cls))
-        names = (*arguments_of(ours), *keras.Layer.get_config(self))
+        return self._config_of(ours, self.basis)
+
+    def _config_of(self, cls: type, basis: Basis) -> dict:
+        """The configuration of the same layer as one of a class, over a basis."""
+        own = super().get_config()
+        config = {
+            **basis.get_config(),
+            **self.dynamics.layer.get_config(),
+            **self.dynamics.get_config(),
+            "basis": keras.saving.serialize_keras_object(basis),
+            **own,
+        }
+        names = (*arguments_of(cls), *keras.Layer.get_config(self))
         pattern = self.dynamics.flags_of_layer
         return {
             **{name: config[name] for name in (*names, *own.keys() & {FLAGS})},
             **({} if pattern == {"": True} else {_PATTERN: pattern}),
         }
+
+    def over(self, basis: Basis, steps: int | Adaptive) -> "BlockODE":
+        """A copy over another basis and with other steps, with new weights.
+
+        If the basis is of another class, a layer that is named after its basis becomes
+        the one that takes any.
+        """
+        cls: Any = type(self)
+        if type(basis) is not type(self.basis):
+            cls = next(c for c in cls.__mro__ if "basis" in arguments_of(c))
+        config = self._config_of(cls, basis)
+        return cls.from_config({**config, "steps": serialize_steps(steps)})
 
     @classmethod
     def from_config(cls, config):
@@ -80,7 +97,7 @@ class _BlockODE(ODE):
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class DenseODE(_BlockODE):
+class DenseODE(BlockODE):
     """dx/dt = activation(W(t) x + b(t)), with weights that are functions of time.
 
     With `hidden_units`, dx/dt is a pre-activated bottleneck of three dense maps.
@@ -161,7 +178,7 @@ class DenseODE(_BlockODE):
 
 
 @keras.saving.register_keras_serializable("keras_nanode")
-class ConvODE(_BlockODE):
+class ConvODE(BlockODE):
     """dx/dt = activation(W(t) * x + b(t)), a convolution whose kernel depends on time.
 
     With `hidden_filters`, dx/dt is a pre-activated bottleneck: convolutions of 1x1, kxk

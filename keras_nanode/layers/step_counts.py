@@ -46,14 +46,12 @@ def warn_of_unseen_weights(
     or if a solver evaluates the weights at far fewer times than there are functions."""
     if basis is None:
         return
-    breakpoints = _inside(basis, t_span)
-    edges = np.linspace(*t_span, steps + 1)
-    seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:])))
-    count, times = len(breakpoints) + 1, _num_times(solver, steps)
+    seen, count = pieces_seen(basis, t_span, steps)
+    times = _num_times(solver, steps)
     most = max(_MOST_OF_A_NAME, _MOST_FOR_A_TIME * times)
-    if len(seen) < count:
+    if seen < count:
         cause = (
-            f"see {len(seen)} of the {count} pieces that its basis has between "
+            f"see {seen} of the {count} pieces that its basis has between "
             "breakpoints: the weights of the others are never used, and never learn. "
             f"Use a multiple of {count} steps."
         )
@@ -72,6 +70,16 @@ def warn_of_unseen_weights(
         f"solver={solver.name!r}, basis={basis!r}",
         stacklevel=2,
     )
+
+
+def pieces_seen(
+    basis: Basis, t_span: tuple[float, float], steps: int
+) -> tuple[int, int]:
+    """How many pieces between breakpoints have a step, and how many there are."""
+    breakpoints = _inside(basis, t_span)
+    edges = np.linspace(*t_span, steps + 1)
+    seen = set(np.atleast_1d(pieces(breakpoints, edges[:-1], edges[1:])))
+    return len(seen), len(breakpoints) + 1
 
 
 def _num_times(solver: Solver, steps: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import checks
-from keras_nanode.copying.copies import copy_layer
+from keras_nanode.copying.copies import cloned, copy_layer, is_graph
 from keras_nanode.copying.parts import all_layers
 from keras_nanode.copying.trainable import flags, set_flags
 from keras_nanode.fields.dynamics import takes_time
@@ -25,6 +25,8 @@ from keras_nanode.layers import (
     TimeVarying,
 )
 from keras_nanode.layers.arguments import is_ours
+from keras_nanode.models.carrying import compile_arguments
+from keras_nanode.models.varying import check_graph
 from keras_nanode.stepping import Problem, get_steps
 from keras_nanode.stepping.fixed import FixedSteps
 from keras_nanode.stepping.step import Step
@@ -72,20 +74,15 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     >>> bool(keras.ops.max(abs(plain(x) - model(x))) < 1e-5)
     True
     """
-    if not _is_graph(model):
-        raise ValueError(
-            "`model` must be a functional or Sequential model that is built: call it "
-            "on a batch, or start it with a `keras.Input`. "
-            f"Received: model={model!r} of type {type(model).__name__}"
-        )
+    check_graph("model", model)
     if steps is not None:
         checks.integer("steps", steps)
     _check_masks(model)
     copies: list = []
 
     def plain(layer):
-        if _is_graph(layer):
-            return keras.models.clone_model(layer, clone_function=plain)
+        if is_graph(layer):
+            return cloned(layer, plain)
         if isinstance(layer, ODE):
             return _opened(layer, _input_shape(layer), steps)
         _check_plain(layer)
@@ -101,12 +98,9 @@ def materialize(model: keras.Model, steps: int | None = None) -> keras.Model:
     for layer, copy in copies:
         copy.set_weights(layer.get_weights())
         set_flags(copy, flags(layer))
+    if model.compiled:
+        result.compile(**compile_arguments(model))
     return result
-
-
-def _is_graph(layer: keras.Layer) -> bool:
-    """Whether the layer is a functional or Sequential model that is built."""
-    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
 
 
 def _input_shape(layer):

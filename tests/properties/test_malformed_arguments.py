@@ -91,6 +91,7 @@ WRONG = {
         (SYMBOL,),
     ],
     "model": [None, "model", 3, NOTHING, keras.Sequential],
+    "layers": [3, "flaw", [None], ["a", 3], [], NOTHING],
     "video model": [None, "model", 3, NOTHING, models.SVG],
     "seed": ["1", 1.5, [], NOTHING, -1],
     "seed or None": ["1", 1.5, [], NOTHING],
@@ -146,6 +147,15 @@ def ode():
 
 def plain_model():
     return keras.Sequential([keras.Input((3,)), ode()])
+
+
+def flow_model():
+    return keras.Sequential([keras.Input((3,)), layers.BucketDenseODE(2, steps=2)])
+
+
+def stack_model():
+    stack = layers.ResidualStack(layers.DenseBlock(), depth=2, shared=False)
+    return keras.Sequential([keras.Input((3,)), stack])
 
 
 def video_model():
@@ -358,6 +368,27 @@ CALLS = {
         models.materialize,
         {"model": plain_model()},
         {"model": "model", "steps": "integer or None"},
+    ),
+    "models.rebase": (
+        models.rebase,
+        {"model": flow_model(), "basis": "trig"},
+        {
+            "model": "model",
+            "basis": "basis",
+            "steps": "steps",
+            "layers": "layers",
+        },
+    ),
+    "models.rebase_error": (
+        models.rebase_error,
+        {"old": flow_model(), "new": flow_model()},
+        {"old": "model", "new": "model"},
+    ),
+    "models.to_flow": (models.to_flow, {"model": stack_model()}, {"model": "model"}),
+    "models.to_residual": (
+        models.to_residual,
+        {"model": models.to_flow(stack_model())},
+        {"model": "model"},
     ),
     "datasets.digits": (datasets.digits, {}, {**DATA, "augment": "boolean"}),
     "datasets.moving_digits": (
