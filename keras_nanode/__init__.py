@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
         f"Received: no module {error.name!r}"
     ) from error
 
-from keras_nanode import bases, callbacks, datasets, layers, metrics, models
+from keras_nanode import bases, callbacks, datasets, layers, metrics, models, visualize
 from keras_nanode.adjoints import Checkpoint
 from keras_nanode.backend._autograph import leave_unconverted as _leave_unconverted
 from keras_nanode.odeint import odeint
@@ -33,6 +33,7 @@ __all__ = [
     "metrics",
     "models",
     "odeint",
+    "visualize",
 ]
 
 _leave_unconverted(__name__)
