@@ -23,14 +23,15 @@ def fit(
     test: tf.data.Dataset,
     folder: Path,
     epochs: int,
+    begin: int = 0,
 ) -> list[float]:
-    """Trains what is left to train and returns the seconds of each epoch.
+    """Trains what is left from epoch `begin` on, and returns the seconds of each epoch.
 
     With `train_from(epoch)` to train on, whose first iteration is that epoch, and all
     variables as they were, it ends with the weights of a run that ran through.
     """
-    backup = Backup(folder / "backup.npz")
-    done = backup.restore(model)
+    backup = Backup(folder / (f"backup_{begin}.npz" if begin else "backup.npz"))
+    done = backup.restore(model) or begin
     history = History(folder / "history.csv")
     model.fit(
         train_from(done),
@@ -171,7 +172,8 @@ def check_finite(block: str, test_loss: float, folder: Path, advice: str) -> Non
     rows = read_history(folder / "history.csv")
     if math.isfinite(test_loss) and all(math.isfinite(row["loss"]) for row in rows):
         return
-    (folder / "backup.npz").unlink(missing_ok=True)
+    for backup in folder.glob("backup*.npz"):
+        backup.unlink()
     runs.fail(
         f"The training of {block} ended in NaN in epoch {len(rows)}. No model was "
         f"saved; the losses are in {folder / 'history.csv'}. {advice}"

@@ -140,7 +140,8 @@ def make_folder(block: str, options: argparse.Namespace) -> Path:
 
 def finish_folder(folder: Path, results: dict[str, Any]) -> None:
     write(folder / "results.json", json.dumps(results))
-    (folder / "backup.npz").unlink()
+    for backup in folder.glob("backup*.npz"):
+        backup.unlink()
 
 
 def read(file: Path) -> dict[str, Any]:

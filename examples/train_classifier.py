@@ -7,6 +7,8 @@ Usage:
     python examples/train_classifier.py --dataset cifar10 --data-dir ~/tfds \\
         --block bucket uncon_resnet --recipe full --output runs/cifar10
 
+    python examples/train_classifier.py --block bucket --grow 2 4 8 16 --epochs 16
+
 Without arguments, it trains on scikit-learn's digits, without a download. It compares
 weights that are trigonometric functions of time (trig) with constant weights (auto),
 with constant weights in a block so wide that it has as many (wide_auto), and with the
@@ -21,6 +23,7 @@ and ends with the same weights. It does not repeat finished training.
 """
 
 import argparse
+import itertools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +151,13 @@ def chosen(
             f"--recipe {options.recipe} is for {' and '.join(recipes)}. "
             f"Received: --dataset {options.dataset}"
         )
-    return runs.completed(options, recipes[options.dataset]._asdict())
+    defaults = recipes[options.dataset]._asdict()
+    if options.grow is None:
+        return runs.completed(options, {**defaults, "grow": []})
+    if options.block != ["bucket"] or options.order is not None:
+        parser.error("--grow is for --block bucket, and stands for --order and --steps")
+    options.order = options.steps = options.grow[0]
+    return runs.completed(options, defaults)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -183,6 +192,14 @@ def argument_parser() -> argparse.ArgumentParser:
         type=runs.count_from(1),
         default=10,
         help="steps of the solver, blocks of a residual network; default: 10",
+    )
+    add(
+        "--grow",
+        type=runs.count_from(1),
+        nargs="+",
+        metavar="N",
+        help="for --block bucket: train with so many buckets and steps, one number "
+        "after the other, each for an equal part of the epochs, as in --grow 2 4 8 16",
     )
     add("--solver", choices=SOLVERS, default="euler", help="default: euler")
     add("--adjoint", choices=ADJOINTS, default="checkpoint", help="default: checkpoint")
@@ -226,7 +243,7 @@ def train(block: str, options: argparse.Namespace) -> None:
         runs.fail(error, code=2)
     folder = runs.make_folder(block, options)
 
-    seconds = fitting.fit(model, data.train_from, data.test, folder, options.epochs)
+    model, seconds = fit(model, data, folder, options)
     scores = model.evaluate(data.test, return_dict=True, verbose=0)
     fitting.check_finite(block, scores["loss"], folder, ADVICE)
     results = {
@@ -240,6 +257,29 @@ def train(block: str, options: argparse.Namespace) -> None:
     np.savetxt(folder / "weights.csv", weights_over_time(model), delimiter=",")
     export(model, data.test, folder / "saved_model")
     runs.finish_folder(folder, results)
+
+
+def fit(
+    model: keras.Model,
+    data: datasets.ImageDataset,
+    folder: Path,
+    options: argparse.Namespace,
+) -> tuple[keras.Model, list[float]]:
+    """Trains the model, and refines it in between if it is to grow."""
+    parts = max(1, len(options.grow))
+    ends = [options.epochs * part // parts for part in range(parts + 1)]
+    seconds: list[float] = []
+    for part, (begin, end) in enumerate(itertools.pairwise(ends)):
+        if part:
+            size = options.grow[part]
+            model = models.rebase(model, bases.Bucket(size), steps=size)
+        seconds += fitting.fit(model, data.train_from, data.test, folder, end, begin)
+    return model, seconds
+
+
+def span_of(options: argparse.Namespace) -> str | tuple[float, float]:
+    """The times of a flow that grows are those of its last size."""
+    return (0.0, math.sqrt(options.grow[-1])) if options.grow else "auto"
 
 
 def load(options: argparse.Namespace) -> datasets.ImageDataset:
@@ -301,6 +341,7 @@ def network_of(
         normalization=options.normalization,
         solver=options.solver,
         adjoint=options.adjoint,
+        t_span=span_of(options),
     )
 
 
@@ -309,7 +350,8 @@ def basis_of(block: str, options: argparse.Namespace) -> bases.Basis | None:
     if block not in bases.ALL:
         return None
     kind: Any = type(bases.get(block))
-    return kind(options.order)
+    basis = kind(options.order)
+    return basis.over(span_of(options)) if options.grow else basis
 
 
 def as_large_as(

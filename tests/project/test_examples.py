@@ -214,3 +214,31 @@ def test_the_wide_block_has_as_many_weights_as_the_one_that_varies(example):
         trig = example.network_of("trig", filters // 4, options, data)
         wide = example.as_large_as(trig, options, data)
         assert wide.count_params() == pytest.approx(trig.count_params(), rel=0.05)
+
+
+GROWN = ("--block", "bucket", "--filters", 4, "--batch-size", 256, "--grow", 1, 2)
+
+
+def test_a_model_that_grows_resumes_with_its_last_size(example, tmp_path):
+    options = options_of(example, *GROWN, "--epochs", 2, "--output", tmp_path)
+    data = example.load(options)
+    weights, seconds = [], []
+    for _ in range(2):  # the second time nothing is left to train
+        keras.utils.set_random_seed(0)
+        model = example.build("bucket", options, data)
+        model, of_epochs = example.fit(model, data, tmp_path, options)
+        weights.append([keras.ops.convert_to_numpy(w) for w in model.weights])
+        seconds.append(len(of_epochs))
+    assert seconds == [2, 0]
+    for first, second in zip(*weights, strict=True):
+        assert np.array_equal(first, second)
+    flow = model.layers[-1].get_layer("flow_0")
+    assert (flow.dynamics.basis.size, flow.steps) == (2, 2)
+    assert flow.t_span == (0.0, 2**0.5)
+    assert int(model.optimizer.iterations) == 2 * len(data.train)
+
+
+def test_what_cannot_grow_is_refused(example, capsys):
+    with pytest.raises(SystemExit):
+        options_of(example, "--block", "trig", "--grow", 1, 2)
+    assert "--grow is for --block bucket" in capsys.readouterr().err
