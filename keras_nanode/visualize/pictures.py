@@ -65,7 +65,8 @@ def weights(layer: ODE | TimeVarying) -> "Figure":
             index = ", ".join(map(str, np.unravel_index(i, values.shape[1:])))
             axes.plot(times, curves[:, i], label=f"[{index}]", **style)
         drawing.mark(axes, breakpoints)
-        axes.set(title=title, xlabel="time", ylabel="weight", xlim=sorted(span))
+        axes.set_title(title, fontsize="small")
+        axes.set(xlabel="time", ylabel="weight", xlim=sorted(span))
         axes.legend(fontsize="x-small", ncols=2, framealpha=0.6)
     return figure
 
