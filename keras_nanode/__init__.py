@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 from keras_nanode import bases, callbacks, datasets, layers, metrics, models, visualize
 from keras_nanode.adjoints import Checkpoint
 from keras_nanode.backend._autograph import leave_unconverted as _leave_unconverted
+from keras_nanode.fields.signal import Signal
 from keras_nanode.odeint import odeint
 from keras_nanode.solvers import Reversible
 from keras_nanode.stepping import Adaptive
@@ -26,6 +27,7 @@ __all__ = [
     "Adaptive",
     "Checkpoint",
     "Reversible",
+    "Signal",
     "bases",
     "callbacks",
     "datasets",

@@ -16,6 +16,7 @@ from keras_nanode.fields.dynamics import (
     function_field,
     vector_field,
 )
+from keras_nanode.fields.signal import Signal
 from keras_nanode.fields.vector_field import VectorField
 from keras_nanode.integrate import STATS, as_state, integrate, time_dtype
 from keras_nanode.keywords import named_if_wrong
@@ -49,7 +50,8 @@ def odeint(
             flow to tensors and variables. Equal neighbours, as at the end of a padded
             series, have equal states. If all times are equal, each state is y0.
         args: The further arguments of `func`, any structure of tensors and numbers.
-            Python floats get the precision of y0.
+            Python floats get the precision of y0. A `Signal` reaches `func` as its
+            value at the time.
         solver: A name in `keras_nanode.solvers.ALL`, a `Tableau`, or a `Reversible`.
             Or `"bdf"` for stiff problems on TensorFlow, which TensorFlow Probability
             solves (the extra `stiff`). It factorizes a dense Jacobian at each step. For
@@ -122,6 +124,8 @@ def odeint(
     steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
     arguments = _as_arguments(args, dtype)
+    for signal in arguments.signals if not times.is_tensor else ():
+        signal.check_covers("t", times.given)
     field, params = _as_field(func, adjoint, times.given, y0, arguments)
 
     def solve():
@@ -207,6 +211,8 @@ def _as_arguments(args: Any, dtype: str) -> Arguments:
 
 
 def _as_arg(x: Any, dtype: str) -> Any:
+    if isinstance(x, Signal):
+        return x
     # Keras would round a Python float to float32, even with a float64 state.
     tensor = checks.tensor("args", x, dtype if isinstance(x, float) else None)
     checks.no_complex("args", tensor)
@@ -241,7 +247,7 @@ def _as_field(
     arrange = arrangement(func, len(arguments))
     if not func.built:
         inputs, others = arrange(
-            ops.cast(times[0], time_dtype(y0)), y0, *arguments.args
+            ops.cast(times[0], time_dtype(y0)), y0, *arguments.at(times[0])
         )
         try:
             func(inputs, **others)

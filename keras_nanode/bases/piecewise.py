@@ -43,8 +43,29 @@ class Constant(Broadcasting):
         return {"domain": self.domain}
 
 
+class Pieces(Broadcasting):
+    """z_k(t) = 1 in the k-th of `size` pieces, which `breakpoints` part, else 0."""
+
+    piecewise_constant = True
+
+    def __call__(self, t):
+        t = self.as_times(t)
+        return ops.one_hot(self.locate(t), self.size, dtype=t.dtype)
+
+    def locate(self, t):
+        return piece_of(self.breakpoints, t)
+
+    def combine(self, located, coefficients):
+        return backend.take(coefficients, located)
+
+    def combine_transpose(self, located, cotangents):
+        # Not `ops.segment_sum`, which sums float64 in float32 on PyTorch.
+        z = ops.one_hot(located, self.size, dtype=cotangents.dtype)
+        return super().combine_transpose(z, cotangents)
+
+
 @keras.saving.register_keras_serializable("keras_nanode")
-class Bucket(Broadcasting):
+class Bucket(Pieces):
     """z_k(t) = 1 in the k-th of K equal pieces of the domain, else 0.
 
     The weights are constant in each piece. With Euler's method and one step per bucket,
@@ -67,29 +88,12 @@ class Bucket(Broadcasting):
     [0.0, 0.0, 1.0, 0.0]
     """
 
-    piecewise_constant = True
-
     def __init__(self, num_buckets: int, domain: Sequence[float] = (0.0, 1.0)):
         self.num_buckets = self.size = checks.integer(
             "num_buckets", num_buckets, most=MOST_FUNCTIONS
         )
         self.domain = check_domain(domain)
         self.breakpoints = _equal_edges(self.domain, self.size)[1:-1]
-
-    def __call__(self, t):
-        t = self.as_times(t)
-        return ops.one_hot(self.locate(t), self.size, dtype=t.dtype)
-
-    def locate(self, t):
-        return _piece(self.breakpoints, t)
-
-    def combine(self, located, coefficients):
-        return backend.take(coefficients, located)
-
-    def combine_transpose(self, located, cotangents):
-        # Not `ops.segment_sum`, which sums float64 in float32 on PyTorch.
-        z = ops.one_hot(located, self.size, dtype=cotangents.dtype)
-        return super().combine_transpose(z, cotangents)
 
     def get_config(self) -> dict:
         return {"num_buckets": self.num_buckets, "domain": self.domain}
@@ -150,7 +154,7 @@ class BSpline(Broadcasting):
         # The Cox-de Boor recurrence, from degree 0 up. A degree has one function less
         # than the one before. The arrays keep their shape, which JAX compiles once, and
         # what is past the last function is cut off in the end.
-        piece = _piece(self.knots, t) + self.degree
+        piece = piece_of(self.knots, t) + self.degree
         z = ops.one_hot(piece, self.size + self.degree, dtype=t.dtype)
         t = ops.expand_dims(t, -1)
         for d in range(1, self.degree + 1):
@@ -176,7 +180,7 @@ class BSpline(Broadcasting):
         }
 
 
-def _piece(edges, t):
+def piece_of(edges, t):
     """The number of edges that are at most t. The edges increase."""
     if not edges:
         return ops.zeros_like(t, dtype="int32")

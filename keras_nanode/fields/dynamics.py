@@ -152,8 +152,8 @@ def vector_field(
         function = whole.with_constants(state, closes_over)
 
         def func(t, y, theta, *others):
-            weights, floats = theta
-            args = arguments.filled(floats, others)
+            weights, *rest = theta
+            args = arguments.filled(tuple(rest), others)
             x, *args = tree.map_structure(lambda x: _cast(x, dtype), [y, *args])
             t = ops.cast(t, time_dtype)
             x = with_mask(x, *mask)
@@ -170,9 +170,9 @@ def vector_field(
         return arguments.bound(func, others)
 
     constants = [] if mask is None else [mask], whole.constants, arguments.others
-    parts = Parts(weights, FixedWeights())
+    parts = Parts(weights, *arguments.weights)
     field = VectorField.of(bind, constants, parts, whole.scale)
-    return field, ([value_of(v) for v in variables], arguments.floats)
+    return field, ([value_of(v) for v in variables], *arguments.params)
 
 
 def _cast(x, dtype):
@@ -182,8 +182,8 @@ def _cast(x, dtype):
 def function_field(
     func: Callable, closes_over: bool, arguments: Arguments
 ) -> tuple[VectorField, tuple]:
-    """`func(t, y, *args)` as a vector field, and its parameters. The only part of theta
-    is the arguments.
+    """`func(t, y, *args)` as a vector field, and its parameters. The parts of theta
+    are the arguments.
 
     Args:
         func: The function.
@@ -195,9 +195,8 @@ def function_field(
     plain = func if closes_over else PlainFunction(func)
 
     def run(t, y, theta, *others):
-        (floats,) = theta
         try:
-            return as_slope(y, plain(t, y, *arguments.filled(floats, others)))
+            return as_slope(y, plain(t, y, *arguments.filled(theta, others)))
         except TypeError as error:
             if not _is_of_numbers(y):
                 raise
@@ -210,9 +209,9 @@ def function_field(
     field = VectorField.of(
         lambda others: arguments.bound(shielded, others),
         arguments.others,
-        Parts(FixedWeights()),
+        Parts(*arguments.weights),
     )
-    return field, (arguments.floats,)
+    return field, arguments.params
 
 
 _ONE_VECTOR = "For one vector give `y0` as an array, such as `numpy.array(y0)`."
