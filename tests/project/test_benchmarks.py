@@ -119,6 +119,7 @@ def test_the_step_on_an_accelerator_runs_on_a_cpu_too(tmp_path):
         ("initialization", ["--depths", "2"], 8),
         ("serving", ["--repeats", "1", "--filters", "8"], 9),
         ("first_step", ["--depths", "2", "--rounds", "1"], 8),
+        ("held_inputs", [], 5),
     ],
 )
 def test_a_benchmark_runs_at_a_size_that_takes_no_time(
