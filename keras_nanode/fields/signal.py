@@ -12,6 +12,9 @@ from keras_nanode.bases.sampled import KINDS
 from keras_nanode.given_times import one_time
 
 
+Times = Sequence[float] | np.ndarray
+
+
 class Signal:
     """An input u(t) of a vector field, given by its values at some times.
 
@@ -51,7 +54,7 @@ class Signal:
         - [Kidger et al., 2020](https://arxiv.org/abs/2005.08926)
     """
 
-    def __init__(self, values: Any, times: Sequence[float], kind: str = "hold"):
+    def __init__(self, values: Any, times: Times, kind: str = "hold"):
         self.kind = checks.one_of("kind", kind, KINDS)
         self.times = _as_times(times, 1 if kind == "hold" else 2)
         self.values = _as_values(values, len(self.times))
