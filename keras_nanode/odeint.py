@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import adjoints, backend, checks, output_times, solvers, tree
+from keras_nanode.fields import own_times
 from keras_nanode.fields.arguments import Arguments
 from keras_nanode.fields.dynamics import (
     Flow,
@@ -49,6 +50,10 @@ def odeint(
             variable of shape `(times,)`, or a list that contains scalar ones. Gradients
             flow to tensors and variables. Equal neighbours, as at the end of a padded
             series, have equal states. If all times are equal, each state is y0.
+            Or, for a number of steps, times of shape `(batch, times)`: each sample has
+            its own, and `func` gets t in a shape that broadcasts with y. They are
+            subtracted in the precision in which they are given: Unix seconds in float32
+            are 128 s apart.
         args: The further arguments of `func`, any structure of tensors and numbers.
             Python floats get the precision of y0. A `Signal` reaches `func` as its
             value at the time.
@@ -88,7 +93,8 @@ def odeint(
         discrete steps and can be differentiated again. Equal steps then move with the
         times, and so do the places where they see a jump. Among equal times,
         the first then receives the whole gradient. The extra evaluations happen only if
-        that gradient is requested.
+        that gradient is requested. Times of shape (batch, times) get the gradient of
+        the discrete steps under every exact adjoint.
 
         If adaptive steps fail, y is NaN at the times that were not reached. A compiled
         function cannot raise an error: if its times are tensors that do not run in one
@@ -119,14 +125,20 @@ def odeint(
         _check_values(name, given)
     y0 = _as_y0(y0)
     dtype = time_dtype(y0)
-    times = output_times.read(t, dtype)
+    rows = own_times.read(t)
+    series = t if rows is None else np.arange(rows.shape[1])
+    times = output_times.read(series, dtype)
     adjoint, method = adjoints.get(adjoint), solvers.get(solver)
     steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
     arguments = _as_arguments(args, dtype)
     for signal in arguments.signals if not times.is_tensor else ():
         signal.check_covers("t", times.given)
+    if rows is not None:
+        own_times.check(rows, y0, func, arguments, isinstance(steps, Adaptive))
     field, params = _as_field(func, adjoint, times.given, y0, arguments)
+    if rows is not None:
+        field, params = own_times.per_sample(field, params, rows, dtype)
 
     def solve():
         follows = times.is_tensor and not adjoint.differentiates_times

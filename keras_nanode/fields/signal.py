@@ -11,7 +11,6 @@ from keras_nanode import backend, checks
 from keras_nanode.bases.sampled import KINDS
 from keras_nanode.given_times import one_time
 
-
 Times = Sequence[float] | np.ndarray
 
 

@@ -32,6 +32,11 @@ def test_times_of_two_axes(t):
         solve(t=t)
 
 
+def test_times_of_three_axes():
+    with pytest.raises(ValueError, match="one series of times for the whole batch"):
+        solve(t=np.zeros((1, 2, 3)))
+
+
 @pytest.mark.parametrize(
     "make",
     [
