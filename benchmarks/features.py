@@ -1,7 +1,7 @@
-"""The features that work on each backend, from tests: the table of the README.
+"""The features that work on each backend, from tests: the table of docs/backends.md.
 
     python benchmarks/features.py
-    python benchmarks/features.py --backends jax --output README.md
+    python benchmarks/features.py --backends jax --output docs/backends.md
 
 Runs the tests of each feature under every `KERAS_BACKEND`. A cell is `yes` if one
 passed and none failed, else `fails`. If all were skipped, it gives the reason. With

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pathlib
 import re
+import textwrap
 
 import keras
 from sphinx.util import logging
@@ -102,7 +103,7 @@ def markdown(doc: str) -> str:
         ended = len(lines)
         if name != "Example":  # text that is not indented stands behind the section
             ended = len(lines) if len(inside) == len(lines) else _first_outside(lines)
-        text = inspect.cleandoc("\n".join(lines[:ended]))
+        text = textwrap.dedent("\n".join(lines[:ended]))
         if name in ("Args", "Attributes", "Call arguments", "Raises", "Warns"):
             text = re.sub(r"^(\w[\w, *]*):\s", r"- `\1`: ", text, flags=re.MULTILINE)
         parts += [f"**{name}**", _examples(text), _examples("\n".join(lines[ended:]))]
@@ -257,5 +258,3 @@ def _first_sentence(module):
 
 def _toctree(names):
     return "\n".join(["```{toctree}", ":hidden:", "", *names, "```", ""])
-
-

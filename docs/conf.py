@@ -48,6 +48,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "keras_nanode"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(HERE / "scorer.js")
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",

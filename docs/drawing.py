@@ -7,10 +7,18 @@ from matplotlib.patches import FancyBboxPatch
 
 # Where each noun stands, and what it is.
 NOUNS = {
-    "vector field": (0.0, 2.0, "f(x, θ(t)): a layer or a function,\nand its weights in time"),
+    "vector field": (
+        0.0,
+        2.0,
+        "f(x, θ(t)): a layer or a function,\nand its weights in time",
+    ),
     "solver": (0.0, 1.0, "one step of a method,\nits vjp and its inverse"),
     "stepping": (1.0, 1.5, "chooses the steps\nand takes them"),
-    "adjoint": (2.0, 1.5, "keeps states on the way there,\nand goes back for the gradient"),
+    "adjoint": (
+        2.0,
+        1.5,
+        "keeps states on the way there,\nand goes back for the gradient",
+    ),
 }
 ARROWS = [
     ("vector field", "stepping", "slopes"),

@@ -1,4 +1,4 @@
-"""The README's table of features is that of the list, and its tests exist."""
+"""The table of features in the documentation is that of the list, and its tests exist."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import features  # noqa: E402
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "backends.md").read_text()
 
 
 def rows(text):
@@ -24,8 +24,8 @@ def rows(text):
     return cells[:1] + cells[2:]
 
 
-def test_the_readme_has_the_features_of_the_list():
-    header, *found = rows(README)
+def test_the_page_has_the_features_of_the_list():
+    header, *found = rows(PAGE)
     assert header[1:] == [*features.BACKENDS.values()]
     assert [name for name, *_ in found] == [*features.FEATURES]
     for name, *cells in found:
@@ -79,9 +79,9 @@ def test_a_cell_says_how_its_tests_ended(tests, expected):
 
 def test_the_table_is_written_between_the_marks():
     column = dict.fromkeys(features.FEATURES, "yes")
-    text = features.replaced(README, features.table(["JAX"], [column]))
+    text = features.replaced(PAGE, features.table(["JAX"], [column]))
     assert rows(text) == [["", "JAX"], *([name, "yes"] for name in column)]
-    for part in re.split("(?s){}.*{}".format(*features.MARKS), README):
+    for part in re.split("(?s){}.*{}".format(*features.MARKS), PAGE):
         assert part in text
     with pytest.raises(SystemExit, match="has no lines"):
         features.replaced("nothing", "a table")

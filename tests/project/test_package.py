@@ -17,15 +17,24 @@ import keras_nanode
 ROOT = pathlib.Path(keras_nanode.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 README = (ROOT.parent / "README.md").read_text()
+DOCS = ROOT.parent / "docs"
 EXAMPLES = "".join(
     path.read_text()
     for folder in ("examples", "docs/tutorials")
     for path in (ROOT.parent / folder).glob("*.py")
 )
+
+
+def by_hand(page):
+    """Whether it is not generated, as those of the API are."""
+    return page.parent.name != "api"
+
+
 # Blocks of code and words in backquotes, for the prose has words such as "ODE" anyway.
 CODE = EXAMPLES + "".join(
     block or word
-    for block, word in re.findall(r"```python(.*?)```|(`[^`\n]+`)", README, re.DOTALL)
+    for page in (README, *(x.read_text() for x in DOCS.rglob("*.md") if by_hand(x)))
+    for block, word in re.findall(r"```python(.*?)```|(`[^`\n]+`)", page, re.DOTALL)
 )
 
 # Each part may import those before it.
@@ -222,8 +231,9 @@ def test_the_quick_start_is_a_file_too():
     assert file.read_text().endswith(quick_start())
 
 
-def test_the_code_of_the_readme_runs():
-    _, parts, stage, _ = code_of_the_readme()
+def test_the_parts_and_the_stage_of_the_guides():
+    (parts,) = code_of((DOCS / "how_it_works.md").read_text())
+    (stage,) = code_of((DOCS / "guides" / "which_layer.md").read_text())
     names = {}
     exec(parts, names)
     assert names["y"].shape == names["x"].shape == (4, 3)
@@ -241,9 +251,10 @@ def test_the_code_of_the_readme_runs():
 
 
 def quick_start() -> str:
-    """The README's first code."""
-    return code_of_the_readme()[0]
+    """The README's code."""
+    (code,) = code_of(README)
+    return code
 
 
-def code_of_the_readme() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def code_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
