@@ -1,7 +1,7 @@
 """The API reference: a page for each public name, out of its docstring.
 
-Docstrings are Markdown with Google's sections, as in Keras. Words in backquotes that are
-public names become links, here and on every other page of the site.
+Docstrings are Markdown with Google's sections, as in Keras. Words in backquotes that
+are public names become links, here and on every other page of the site.
 """
 
 import importlib
@@ -12,7 +12,6 @@ import textwrap
 
 import keras
 from sphinx.util import logging
-
 
 # What is public: the names in `__all__` of these, or else those here.
 MODULES = {
@@ -247,7 +246,7 @@ def _module_page(module):
     for name in names:
         doc = markdown(_text(name, public()[name])).partition("\n\n")[0]
         doc = " ".join(doc.split()).replace("|", "\\|")
-        sentence = re.split(r"(?<=[.:]) ", doc)[0]
+        sentence = re.split(r"(?<=\.) (?=[A-Z])", doc)[0]
         lines.append(f"| [`{name.rpartition('.')[2]}`]({name}.md) | {sentence} |")
     return "\n".join([*lines, "", _toctree(names)])
 

@@ -57,9 +57,9 @@ def figure() -> Figure:
         axes.annotate("", head, tail, arrowprops={"arrowstyle": "->", "lw": 1.4})
         axes.text(
             (head[0] + tail[0]) / 2,
-            (head[1] + tail[1]) / 2 + 0.1,
+            (head[1] + tail[1]) / 2 + (0.1 if head[1] <= tail[1] else -0.16),
             words,
-            ha="center",
+            ha="center" if head[1] == tail[1] else "left",
             color="#33658a",
             fontsize=9,
         )

@@ -1,4 +1,4 @@
-"""The table of features in the documentation is that of the list, and its tests exist."""
+"""The documented table of features is that of the list, and its tests exist."""
 
 import re
 import subprocess
