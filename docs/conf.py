@@ -50,9 +50,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_search_scorer = str(HERE / "scorer.js")
 # Pages without others beside them need no list of these.
-html_sidebars = {
-    page: [] for page in "install faq how_it_works backends contributing changelog".split()
-}
+_ALONE = ("install", "faq", "how_it_works", "backends", "contributing", "changelog")
+html_sidebars = {page: [] for page in _ALONE}
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
