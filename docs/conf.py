@@ -41,6 +41,7 @@ nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 # What TensorFlow says of the machine is no part of a tutorial.
 nb_output_stderr = "remove"
+nb_merge_streams = True
 
 copybutton_exclude = ".linenos, .gp, .go"
 

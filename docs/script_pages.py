@@ -30,8 +30,13 @@ def head(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-# So that figures that pyplot does not know are shown.
-_INLINE = new_code_cell("%matplotlib inline", metadata={"tags": ["remove-cell"]})
+# So that figures that pyplot does not know are shown, and warnings of TensorFlow, which
+# writes them to stdout in a notebook, are not.
+_INLINE = new_code_cell(
+    "%matplotlib inline\n"
+    'import logging; logging.getLogger("tensorflow").setLevel(logging.ERROR)',
+    metadata={"tags": ["remove-cell"]},
+)
 
 
 def _is_text(node: ast.expr) -> bool:

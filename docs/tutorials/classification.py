@@ -88,9 +88,9 @@ for block, (network, history) in results.items():
 One image of the test set is 0.28 points, and another seed moves a number by a point or
 more. After these few epochs the residual network, which has the most weights, is ahead,
 and constant weights are far behind. They need more updates: after 15 epochs of smaller
-batches the README's table has 96.7 to 98.3 % for the first, 97.2 to 98.1 % for the
-second and 94.2 to 96.9 % for the third, over three seeds. `benchmarks/learning.md` has
-CIFAR-10, where the first two are level.
+batches the table of digits in the results has 96.7 to 98.3 % for the first, 97.2 to
+98.1 % for the second and 94.2 to 96.9 % for the third, over three seeds.
+`benchmarks/learning.md` has CIFAR-10, where the first two are level.
 
 The error on the test images over the epochs, on a logarithmic axis:
 """

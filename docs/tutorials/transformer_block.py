@@ -69,7 +69,7 @@ stack of six blocks.
 
 `start="independent"` draws the weights of each basis function anew, so that the weights
 differ over time from the start. Its flow ends at t = √3: with three independent sets of
-weights the variance grows as in a residual network (the README's table of `t_span`).
+weights the variance grows as in a residual network (the guide on time and scale).
 """
 
 DEPTH, WIDTH = 6, 32

@@ -156,6 +156,14 @@ def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
             exec(compile(block, path, "exec"), names)
 
 
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_files_lead_somewhere(file):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (DOCS.parent / file).read_text())
+    missing = [link for link in links if not (DOCS.parent / link).exists()]
+    assert not missing
+    assert links or file != "README.md"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages, without running the tutorials, which the build of CI does."""
