@@ -34,7 +34,7 @@ def head(text: str) -> dict[str, str]:
 # writes them to stdout in a notebook, are not.
 _INLINE = new_code_cell(
     "%matplotlib inline\n"
-    'import logging; logging.getLogger("tensorflow").setLevel(logging.ERROR)',
+    'import logging; logging.getLogger("tensorflow").disabled = True',
     metadata={"tags": ["remove-cell"]},
 )
 
