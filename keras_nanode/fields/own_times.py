@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_nanode import backend, checks, tree
+from keras_nanode.arrays import as_tensor
 from keras_nanode.bases.sampled import KINDS
 from keras_nanode.fields.arguments import Arguments
 from keras_nanode.fields.dynamics import WeightsOverTime
@@ -125,9 +126,5 @@ def per_sample(
 
     # Subtracted before they are cast: large times may have small gaps.
     found = rows, rows[:, 1:] - rows[:, :-1]
-    times = [ops.transpose(_cast(x, dtype)) for x in found]
+    times = [ops.transpose(as_tensor(x, dtype)) for x in found]
     return VectorField.of(bind, field.constants, Parts(*parts)), (*params, *times)
-
-
-def _cast(x: Any, dtype: str) -> Any:
-    return ops.cast(x, dtype) if ops.is_tensor(x) else ops.convert_to_tensor(x, dtype)
