@@ -132,10 +132,11 @@ def odeint(
     steps = get_steps(method, checks.configured("steps", steps))
     checks.boolean("return_stats", return_stats)
     arguments = _as_arguments(args, dtype)
-    for signal in arguments.signals if not times.is_tensor else ():
-        signal.check_covers("t", times.given)
     if rows is not None:
         own_times.check(rows, y0, func, arguments, isinstance(steps, Adaptive))
+    elif not times.is_tensor:
+        for signal in arguments.signals:
+            signal.check_covers("t", times.given)
     field, params = _as_field(func, adjoint, times.given, y0, arguments)
     if rows is not None:
         field, params = own_times.per_sample(field, params, rows, dtype)

@@ -101,11 +101,6 @@ class Projection:
         (array,) = arrays
         return changes[kind](array)
 
-    def error(self, coefficients: np.ndarray) -> float:
-        """How far theta moves: the root of int |theta_new - theta|^2 dt, relative to
-        that of int |theta|^2 dt."""
-        return distance(self.old, self.new, coefficients, self.of_weights(coefficients))
-
 
 def distance(old: Basis, new: Basis, before: np.ndarray, after: np.ndarray) -> float:
     """The distance of two functions of time over the domain of `new`, relative to the
